@@ -1,0 +1,1 @@
+"""Fine-tuning: Korean tasks, their metrics, and the model that scores them."""

@@ -1,0 +1,107 @@
+"""What every script shares: errors for users, exit codes, and files that appear whole or not at all.
+
+A script ends with `command.run(main)`. Whatever the user did wrong reaches them as one sentence on stderr with exit code 2;
+a fault in the data or the run itself ends with exit code 1; anything else is our bug and keeps its traceback.
+"""
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+
+
+class UserError(ValueError):
+    """Something the user can mend: the message says what is wrong, the value, what is allowed and the flag to change."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A file that was readable once is damaged, or a run went wrong on its data: no flag was misspelled."""
+
+    exit_code = 1
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags, calls `main()` and turns user errors into one line on stderr and an exit code."""
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's own parser exits with code 1 and a page of help; a usage error here is one sentence and code 2."""
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        _fail(f"{error}", UserError.exit_code)
+
+
+def _guarded(main: Callable[[], None], argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        # absl reads `--flag False` as --flag=True plus a stray word; silently training with it would be worse than stopping.
+        _fail(f"unexpected argument {argv[1]!r}: write flags as --name=value (or --noname for a false switch)", UserError.exit_code)
+    try:
+        main()
+    except UserError as error:
+        _fail(f"{error}", error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> Any:
+    print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def required(name: str) -> Any:
+    """Returns the value of flag `name`, or raises UserError when it was not given."""
+    value = flags.FLAGS[name].value
+    if value in (None, "", []):
+        raise UserError(f"--{name} is required: {flags.FLAGS[name].help}")
+    return value
+
+
+def write_atomically(path: str, data: bytes | str) -> None:
+    """Writes `data` (str as UTF-8) under a temporary name and renames it, so that `path` is never half-written."""
+    gfile = _gfile()
+    temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+    try:
+        with gfile.GFile(temporary, "wb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        if gfile.exists(temporary):
+            gfile.remove(temporary)
+        raise
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes `value` as indented UTF-8 JSON, atomically."""
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, default=_to_builtin) + "\n")
+
+
+def _to_builtin(value: Any) -> Any:
+    """numpy scalars and arrays to Python's own types, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def read_json(path: str, flag: str) -> Any:
+    """Reads a JSON file. `flag` is the flag that named it, for the error."""
+    gfile = _gfile()
+    if not gfile.exists(path):
+        raise UserError(f"no file {path!r} (--{flag})")
+    with gfile.GFile(path, "rb") as file:
+        try:
+            return json.loads(file.read().decode("utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} is not JSON in UTF-8 ({error}) (--{flag})") from error
+
+
+def _gfile() -> Any:
+    """tf.io.gfile, imported late: TensorFlow takes seconds to import, and workers that only read text do without it."""
+    import tensorflow as tf
+
+    return tf.io.gfile
