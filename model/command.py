@@ -9,7 +9,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -51,7 +51,7 @@ def _guarded(main: Callable[[], None], argv: Sequence[str]) -> None:
         _fail("interrupted", 130)
 
 
-def _fail(message: str, code: int) -> Any:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 

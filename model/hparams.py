@@ -113,10 +113,4 @@ def _kind(config_class: type, field: dataclasses.Field) -> tuple[type, bool]:
 
 
 def _default_of(field: dataclasses.Field) -> Any:
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises UserError(message) unless `condition` holds."""
-    if not condition:
-        raise UserError(message)
+    return field.default_factory() if callable(field.default_factory) else field.default

@@ -1,0 +1,17 @@
+"""Turns a text corpus into the TFRecord shards of examples that run_pretraining.py reads, with a manifest.json beside them."""
+
+from absl import logging
+
+from model import command, hparams
+from pretrain.dataset_builder import DatasetConfig, build
+
+
+def main() -> None:
+    """Reads the flags and builds."""
+    logging.set_verbosity(logging.INFO)
+    build(DatasetConfig(**hparams.check(DatasetConfig, hparams.collect(DatasetConfig, None))))
+
+
+if __name__ == "__main__":
+    hparams.define_flags(DatasetConfig)
+    command.run(main)

@@ -1,0 +1,91 @@
+"""FinetuningModel: the pre-trained encoder with the layers of one or several tasks on top, as model.estimator trains it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from configure_finetuning import FinetuningConfig
+from finetune.task import Task
+from model import checkpoint
+from model.command import UserError
+from model.estimator import Features, ModeKeys, Sums
+from model.layers import variable_name
+from model.modeling import BertConfig, BertModel, BertOutput
+from model.random import RandomState
+
+
+class FinetuningModel(tf.Module):
+    """A BertModel under the name `electra` and, for each task, its prediction module under `task_specific/TASK`.
+
+    An example belongs to one task (its task_id, an index into `tasks`); the losses of the other tasks' layers on it count nothing.
+    """
+
+    def __init__(
+        self,
+        config: FinetuningConfig,
+        tasks: Sequence[Task],
+        bert_config: BertConfig,
+        embedding_size: int | None,
+        seed: int,
+        dtype: tf.DType = tf.float32,
+    ):
+        super().__init__()
+        self._tasks, self._seed, self._reduction = list(tasks), seed, config.loss_reduction
+        self.encoder = BertModel(bert_config, embedding_size, "electra", seed=seed, dtype=dtype)
+        self.heads = [task.get_prediction_module(bert_config, seed) for task in tasks]
+
+    @property
+    def trainable_variables(self) -> list[tf.Variable]:
+        return [*self.encoder.trainable_variables, *(variable for head in self.heads for variable in head.trainable_variables)]
+
+    def load_encoder(self, prefix: str) -> None:
+        """Takes the encoder's weights from a pre-training checkpoint, ours or the original's; its other variables are not looked at.
+
+        Raises:
+          UserError: an encoder variable is missing there or has another shape.
+        """
+        variables = {variable_name(variable): variable for variable in self.encoder.trainable_variables}
+        missing = sorted(set(variables) - set(checkpoint.read_shapes(prefix)))
+        if missing:
+            raise UserError(
+                f"checkpoint {prefix} lacks {missing[0]!r} and {len(missing) - 1} other variables of this model's encoder: "
+                "another architecture? (--init_checkpoint, --model_size, --model_hparam_overrides)"
+            )
+        checkpoint.load(prefix, variables)
+
+    def _encode(self, features: Features, random: RandomState | None) -> BertOutput:
+        return self.encoder(features["input_ids"], features["input_mask"], features["segment_ids"], random)
+
+    def denominators(self, features: Features) -> Sums:
+        return {"examples": tf.reduce_sum(_weights(features))}
+
+    def loss(self, features: Features, denominators: Sums, step: tf.Tensor, mode: ModeKeys) -> tuple[tf.Tensor, Sums]:
+        """Mean loss of the global batch's examples; as in google-research/electra their sum, with loss_reduction="sum"."""
+        random = RandomState(self._seed, step, features["position"][0]) if mode == ModeKeys.TRAIN else None
+        output = self._encode(features, random)
+        losses = tf.zeros_like(_weights(features))
+        for index, head in enumerate(self.heads):
+            is_mine = tf.cast(tf.equal(features["task_id"], index), tf.float32)
+            losses += head(output, features, random)[0] * is_mine
+        total = tf.reduce_sum(losses * _weights(features))
+        sums = {"loss": total, "examples": tf.reduce_sum(_weights(features))}
+        return (total if self._reduction == "sum" else total / denominators["examples"]), sums
+
+    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The mean loss of an example, whatever the reduction."""
+        return {"loss": float(sums["loss"] / sums["examples"])}
+
+    def predict(self, features: Features) -> dict[str, tf.Tensor]:
+        """ "task_id" and every output of every task's layers as "TASK/OUTPUT", each [B, ...]."""
+        output = self._encode(features, None)
+        outputs = {"task_id": features["task_id"]}
+        for task, head in zip(self._tasks, self.heads, strict=True):
+            for name, value in head(output, features, None)[1].items():
+                outputs[f"{task.name}/{name}"] = value
+        return outputs
+
+
+def _weights(features: Features) -> tf.Tensor:
+    """1 for every example and 0 for rows that only fill up a batch, float32 [B]."""
+    return features["is_real"] if "is_real" in features else tf.ones_like(features["task_id"], tf.float32)

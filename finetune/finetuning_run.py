@@ -1,0 +1,132 @@
+"""A fine-tuning run from its configuration: its trials one after the other, and the table of what they scored.
+
+Everything lies under a hash of what a score depends on (settings, texts, vocabulary, start weights), so that results of
+different configurations never mix, and a trial that is finished is not done again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from configure_finetuning import FinetuningConfig, result_values
+from finetune.model_runner import ModelRunner
+from finetune.preprocessing import Preprocessor
+from finetune.results import Results
+from finetune.starting_point import StartingPoint, find_starting_point
+from finetune.task import Task
+from finetune.task_builder import get_tasks
+from model.command import write_json
+
+
+class FinetuningRun:
+    """All trials of one configuration, seed after seed."""
+
+    def __init__(self, config: FinetuningConfig):
+        self._config, self._tasks, self._start = config, get_tasks(config), find_starting_point(config)
+        self._preprocessor = Preprocessor(config, self._tasks, self._start.tokenizer)
+        description = describe(config, self._tasks, self._start)
+        self._model_dir = os.path.join(config.model_dir, description["config_hash"])
+        self._results_dir = os.path.join(config.results_dir, f"{','.join(config.task_names)}-{description['config_hash']}")
+        self.results = Results(self._results_dir, description)
+
+    def run(self) -> Results:
+        """Does the trials that are not finished yet; returns the results of all."""
+        config, last = self._config, self._config.seed + self._config.num_trials - 1
+        for seed in range(config.seed, last + 1):
+            if self._is_finished(seed):
+                logging.info("The trial with seed %d is finished: %s", seed, self._results_dir)
+                continue
+            self.results.add(self._run_trial(seed))
+            if not config.keep_all_models and seed != last:
+                tf.io.gfile.rmtree(self._trial_dir(seed))
+        return self.results
+
+    def _trial_dir(self, seed: int) -> str:
+        return os.path.join(self._model_dir, f"seed_{seed}")
+
+    def _is_finished(self, seed: int) -> bool:
+        trial = self.results.find(seed)
+        if trial is None:
+            return False
+        scored = not self._config.do_eval or all("test" in splits for splits in trial["scores"].values())
+        return scored and all(map(tf.io.gfile.exists, self._outputs(seed).values()))
+
+    def _outputs(self, seed: int) -> dict[tuple[str, str], str]:
+        """(task, split) -> file for the predictions that the trial with `seed` shall write."""
+        config = self._config
+        if not (config.do_eval and config.write_test_outputs) or seed - config.seed >= config.n_writes_test:
+            return {}
+        names = [(task.name, split) for task in self._tasks for split in task.get_test_splits()]
+        return {(task, split): os.path.join(self._results_dir, f"{task}_{split}_seed_{seed}.tsv") for task, split in names}
+
+    def _run_trial(self, seed: int) -> dict[str, Any]:
+        """One trial from start weights to scores, as Results keeps it."""
+        logging.info("Seed %d of %s in %s", seed, ",".join(self._config.task_names), self._trial_dir(seed))
+        self._write_config(seed)
+        runner = ModelRunner(self._config, self._tasks, self._preprocessor, self._start, self._trial_dir(seed), seed)
+        if self._config.do_train:
+            runner.train()
+        best, begin = runner.load_best(), time.monotonic()
+        scores, rows = {}, {}
+        for task in self._tasks:
+            scores[task.name] = {"dev": best["dev"][task.name], **self._score_tests(runner, task, seed)}
+            rows[task.name] = {split: self._preprocessor.num_examples(task, split) for split in ("train", *scores[task.name])}
+        runner.remove_training_checkpoints()
+        seconds = sum(entry["seconds"] for entry in runner.history) + time.monotonic() - begin
+        steps = {"selected_step": best["step"], "num_train_steps": runner.train_steps}
+        return {"seed": seed, **steps, "seconds": seconds, "rows": rows, "scores": scores}
+
+    def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, Any]:
+        """Test split -> metric -> value with the selected weights; writes the predictions that were asked for."""
+        if not self._config.do_eval:
+            return {}
+        scores = {}
+        for split in task.get_test_splits():
+            outputs = list(runner.predict(task, split))
+            scores[split] = runner.score(task, split, outputs)
+            if (task.name, split) in self._outputs(seed):
+                task.write_predictions(self._outputs(seed)[task.name, split], outputs)
+        return scores
+
+    def _write_config(self, seed: int) -> None:
+        """config.json beside the weights: all that is needed to use them."""
+        config, start = self._config, self._start
+        value = {
+            "finetuning": dataclasses.asdict(config) | {"seed": seed},
+            "bert_config": start.bert_config.to_dict(),
+            "embedding_size": start.embedding_size,
+            "tokenizer": start.tokenizer.provenance(),
+            "vocab_file": start.tokenizer.vocab_file,
+            "init_checkpoint": start.prefix,
+        }
+        tf.io.gfile.makedirs(self._trial_dir(seed))
+        write_json(os.path.join(self._trial_dir(seed), "config.json"), value)
+
+
+def describe(config: FinetuningConfig, tasks: list[Task], start: StartingPoint) -> dict[str, Any]:
+    """What all trials have in common, and the hash of it under which they are kept."""
+    decisive = {
+        "config": result_values(config),
+        "data": [task.signature(split) for task in tasks for split in ("train", "dev", *task.get_test_splits())],
+        "tokenizer": start.tokenizer.provenance(),
+        "bert_config": start.bert_config.to_dict(),
+        "embedding_size": start.embedding_size,
+        "weights": _weights_hash(start.prefix),
+    }
+    config_hash = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+    origin = {"model": config.model_name, "recipe": config.recipe, "start": start.prefix or "random weights"}
+    return {"config_hash": config_hash, **origin, **decisive}
+
+
+def _weights_hash(prefix: str | None) -> str | None:
+    """A hash of a checkpoint's index, which holds the shape and the check sum of every variable."""
+    if prefix is None:
+        return None
+    with tf.io.gfile.GFile(f"{prefix}.index", "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()

@@ -1,0 +1,198 @@
+"""ModelRunner: one trial of fine-tuning, from start weights to scores. Weights are selected on dev."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from configure_finetuning import FinetuningConfig
+from finetune.finetuning_model import FinetuningModel
+from finetune.preprocessing import Preprocessor
+from finetune.starting_point import StartingPoint
+from finetune.task import Task
+from model import checkpoint, devices
+from model.command import UserError, read_json, write_json
+from model.estimator import Estimator, RunConfig, Sums
+from model.hooks import ProgressHook
+from model.layers import variable_name
+from model.optimization import AdamWeightDecayOptimizer, layerwise_factors
+
+Scores = dict[str, dict[str, float]]  # task -> metric -> value
+
+
+class TrialProgress(ProgressHook):
+    """A progress line that reckons with the whole trial, not with the stretch up to the next evaluation."""
+
+    def __init__(self, num_train_steps: int):
+        super().__init__(("loss", "learning_rate"))
+        self._num_train_steps, self._begun = num_train_steps, False
+
+    def begin(self, step: int, max_steps: int) -> None:
+        if not self._begun:
+            super().begin(step, self._num_train_steps)
+        self._begun = True
+
+
+class ShapeByShapeEstimator(Estimator):
+    """An Estimator for batches of different lengths: the host fetches each, and the step is traced once for each length."""
+
+    @functools.cached_property
+    def _train_steps(self) -> Callable[[Iterator, int], Sums]:
+        step = tf.function(self._train_step)
+
+        def train_steps(batches: Iterator, count: int) -> Sums:
+            assert count == 1, "iterations_per_loop is 1 where lengths differ"
+            return step(next(batches))
+
+        return train_steps
+
+
+class ModelRunner:
+    """Fine-tunes and scores a model with one seed.
+
+    In `trial_dir`: model.ckpt-N (to go on from after a kill), best/model.ckpt-N (the weights selected on dev, without optimizer
+    slots) and history.json (the dev scores so far).
+    """
+
+    def __init__(
+        self,
+        config: FinetuningConfig,
+        tasks: Sequence[Task],
+        preprocessor: Preprocessor,
+        start: StartingPoint,
+        trial_dir: str,
+        seed: int,
+    ):
+        self._config, self._tasks, self._preprocessor = config, list(tasks), preprocessor
+        self._start, self._trial_dir, self._seed = start, trial_dir, seed
+        self._train_input_fn, self.train_steps = preprocessor.prepare_train(seed)
+        self._history_path = os.path.join(trial_dir, "history.json")
+        self.history: list[dict[str, Any]] = []
+        if tf.io.gfile.exists(self._history_path):
+            self.history = read_json(self._history_path, "model_dir")
+        self._estimator = self._build_estimator()
+
+    def _build_estimator(self) -> Estimator:
+        config = self._config
+        kind = devices.device_kind(config.use_tpu)
+        dtype = devices.compute_dtype(config.mixed_precision, config.precision, kind)
+
+        def model_fn() -> FinetuningModel:
+            model = FinetuningModel(config, self._tasks, self._start.bert_config, self._start.embedding_size, self._seed, dtype)
+            if self._start.prefix:
+                model.load_encoder(self._start.prefix)
+            return model
+
+        run_config = RunConfig(
+            model_dir=self._trial_dir,
+            train_batch_size=config.train_batch_size,
+            eval_batch_size=config.eval_batch_size,
+            save_checkpoints_steps=config.save_checkpoints_steps,
+            keep_checkpoint_max=1,
+            iterations_per_loop=config.iterations_per_loop if config.use_tpu else 1,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            loss_scaling=dtype == tf.float16,
+            jit_compile=devices.jit_by_default(kind) if config.jit_compile is None else config.jit_compile,
+        )
+        strategy = devices.create_strategy(config.use_tpu, config.tpu_name, config.tpu_zone, config.gcp_project)
+        devices.make_deterministic()
+        estimator_class = Estimator if config.use_tpu else ShapeByShapeEstimator
+        return estimator_class(model_fn, run_config, self._create_optimizer, strategy)
+
+    def _create_optimizer(self, variables: Sequence[tf.Variable]) -> AdamWeightDecayOptimizer:
+        return create_optimizer(self._config, variables, self.train_steps, self._start.bert_config.num_hidden_layers)
+
+    # --- training with selection ---------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Trains to the end, scoring dev on the way and keeping the best weights; goes on where an earlier run stopped."""
+        progress = TrialProgress(self.train_steps)
+        for step in self._evaluation_steps():
+            if self.history and step <= self.history[-1]["step"]:
+                continue
+            start = time.monotonic()
+            self._estimator.train(self._train_input_fn, step, [progress])
+            scores = self.evaluate("dev")
+            self._select(step, scores, time.monotonic() - start)
+
+    def _evaluation_steps(self) -> list[int]:
+        """The steps after which dev is scored; the last one always is."""
+        interval = self._config.eval_every_steps or self._preprocessor.steps_per_epoch()
+        return [*range(interval, self.train_steps, interval), self.train_steps]
+
+    def _select(self, step: int, scores: Scores, seconds: float) -> None:
+        """Keeps the weights if they are the best so far; equal ones are not better. First the weights, then the note of them."""
+        score = sum(scores[task.name][task.get_scorer().main_metric] for task in self._tasks) / len(self._tasks)
+        best = self.best()
+        if best is None or score > best["score"]:
+            checkpoint.save(self._best_dir, step, self._estimator.model.trainable_variables, keep_max=1)
+        self.history.append({"step": step, "score": score, "dev": scores, "seconds": seconds})
+        write_json(self._history_path, self.history)
+
+    @property
+    def _best_dir(self) -> str:
+        return os.path.join(self._trial_dir, "best")
+
+    def best(self) -> dict[str, Any] | None:
+        """The entry of the history with the highest dev score, the first of equals; None before the first evaluation."""
+        return max(self.history, key=lambda entry: entry["score"], default=None)
+
+    def load_best(self) -> dict[str, Any]:
+        """Takes the selected weights and returns their entry of the history; UserError if there are none."""
+        best = self.best()
+        if best is None or self.history[-1]["step"] < self.train_steps:
+            raise UserError(f"no finished trial in {self._trial_dir} to score: train first (--do_train)")
+        self._estimator.load(os.path.join(self._best_dir, f"{checkpoint.PREFIX}-{best['step']}"))
+        return best
+
+    # --- scoring -------------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, split: str = "dev") -> Scores:
+        """task -> metric -> value on `split`, with the current weights."""
+        return {task.name: self.evaluate_task(task, split) for task in self._tasks}
+
+    def evaluate_task(self, task: Task, split: str = "dev") -> dict[str, float]:
+        """Metric -> value on `split`, with the current weights."""
+        return self.score(task, split, self.predict(task, split))
+
+    def score(self, task: Task, split: str, outputs: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """Metric -> value of what `predict` gave."""
+        scorer = task.get_scorer()
+        for output in outputs:
+            scorer.update(output)
+        logging.info("%s %s: %s", task.name, split, scorer.results_str())
+        return dict(scorer.get_results())
+
+    def predict(self, task: Task, split: str) -> Iterator[dict[str, Any]]:
+        """The outputs of the task's prediction module for each example of `split`."""
+        input_fn, _ = self._preprocessor.prepare_predict([task], split)
+        for outputs in self._estimator.predict(input_fn):
+            yield {name.removeprefix(f"{task.name}/"): value for name, value in outputs.items()}
+
+    def remove_training_checkpoints(self) -> None:
+        """Leaves the selected weights alone: a finished trial is never gone on with."""
+        for prefix in checkpoint.checkpoints(self._trial_dir):
+            checkpoint.remove(prefix)
+
+
+def create_optimizer(
+    config: FinetuningConfig, variables: Sequence[tf.Variable], num_train_steps: int, num_layers: int
+) -> AdamWeightDecayOptimizer:
+    """The recipe's optimizer: linear decay to 0 after a linear warm-up, and a rate of its own for each layer."""
+    names = [variable_name(variable) for variable in variables]
+    decay = config.layerwise_lr_decay
+    return AdamWeightDecayOptimizer(
+        variables,
+        config.learning_rate,
+        num_train_steps,
+        num_warmup_steps=int(num_train_steps * config.warmup_proportion),
+        weight_decay_rate=config.weight_decay_rate,
+        epsilon=config.adam_epsilon,
+        clip_norm=config.clip_norm,
+        bias_correction=config.adam_bias_correction,
+        layer_factors=layerwise_factors(names, decay, num_layers, config.layerwise_lr_decay_off_by_one) if decay > 0 else None,
+    )

@@ -1,0 +1,238 @@
+"""From a task's examples to batches: features once per text, cached; batches as a pure function of (seed, step).
+
+The features of a split are a FeatureTable in memory: what every example has per piece lies end to end, without padding.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from configure_finetuning import FinetuningConfig
+from finetune.feature_spec import COMMON_SPECS, FeatureSpec
+from finetune.task import Task
+from model.command import write_atomically
+from model.estimator import InputContext, InputFn
+from model.tokenization import FullTokenizer
+
+LENGTH_STEP = 16  # batches are padded to a multiple of this: few shapes to compile, little padding
+GROUPED_BATCHES = 64  # batches of similar length are made within stretches of so many
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureTable:
+    """Features of many examples.
+
+    columns: name -> [rows] for a feature per example, [pieces of all rows] for one per piece.
+    offsets: int64 [rows + 1]; row i has the pieces offsets[i] to offsets[i + 1].
+    """
+
+    columns: Mapping[str, np.ndarray]
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+
+def build_table(rows: Sequence[Mapping[str, Any]], specs: Sequence[FeatureSpec]) -> FeatureTable:
+    """Lays out `rows` (feature -> number, or list with one number per piece); what a row lacks gets the spec's default."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    columns = {}
+    for spec in specs:
+        if spec.per_token:
+            parts = [row.get(spec.name, [spec.default] * length) for row, length in zip(rows, lengths, strict=True)]
+            columns[spec.name] = np.array([value for part in parts for value in part], spec.dtype)
+        else:
+            columns[spec.name] = np.array([row.get(spec.name, spec.default) for row in rows], spec.dtype)
+    return FeatureTable(columns, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def concatenate(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """The rows of all `tables`, which have the same columns, one table after the other."""
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return FeatureTable(columns, np.concatenate([[0], np.cumsum(np.concatenate([table.lengths for table in tables]))]))
+
+
+def training_order(lengths: np.ndarray, num_steps: int, batch_size: int, seed: int, group_by_length: bool) -> np.ndarray:
+    """Which rows each training step sees, int64 [num_steps, batch_size].
+
+    Every epoch is a permutation of its own, and a batch may reach over the border of two. With `group_by_length`, the rows of each
+    stretch of GROUPED_BATCHES batches are dealt out to them by length, and the batches shuffled again, so that little of a batch is
+    padding; which examples belong to a stretch stays random.
+    """
+    rows, epochs = len(lengths), -(-num_steps * batch_size // len(lengths))
+    stream = np.concatenate([_generator(seed, "epoch", epoch).permutation(rows) for epoch in range(epochs)])
+    order = stream[: num_steps * batch_size].reshape(num_steps, batch_size)
+    if group_by_length:
+        for start in range(0, num_steps, GROUPED_BATCHES):
+            stretch = order[start : start + GROUPED_BATCHES]
+            by_length = stretch.ravel()[np.argsort(lengths[stretch.ravel()], kind="stable")].reshape(stretch.shape)
+            stretch[:] = _generator(seed, "stretch", start).permutation(by_length)
+    return order
+
+
+def _generator(seed: int, purpose: str, index: int) -> np.random.Generator:
+    """Independent random numbers for each (seed, purpose, index)."""
+    key = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()[:16]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+def prediction_order(lengths: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every row once, long ones first, so that a batch that is too large for memory fails at once.
+
+    Returns:
+      rows int64 [batches, batch_size], is_real float32 of the same shape: 0 where the last batch is filled up.
+    """
+    rows = np.argsort(-lengths, kind="stable")
+    missing = -len(rows) % batch_size
+    is_real = np.concatenate([np.ones(len(rows), np.float32), np.zeros(missing, np.float32)])
+    return np.pad(rows, (0, missing), mode="edge").reshape(-1, batch_size), is_real.reshape(-1, batch_size)
+
+
+class Preprocessor:
+    """Makes the input functions of training, evaluation and prediction."""
+
+    def __init__(self, config: FinetuningConfig, tasks: Sequence[Task], tokenizer: FullTokenizer):
+        self._config, self._tasks, self._tokenizer = config, list(tasks), tokenizer
+        self._specs = [*COMMON_SPECS, *(spec for task in tasks for spec in task.get_feature_specs())]
+        self._tables: dict[tuple[str, str], FeatureTable] = {}
+
+    def prepare_train(self, seed: int) -> tuple[InputFn, int]:
+        """(input function, number of training steps); `seed` decides the order of the examples."""
+        config = self._config
+        table = concatenate([self._table(task, "train") for task in self._tasks])
+        num_steps = max(1, int(len(table) * config.num_train_epochs / config.train_batch_size))
+        order = training_order(table.lengths, num_steps, config.train_batch_size, seed, config.group_by_length)
+        return self._input_fn(table, {"rows": order}), num_steps
+
+    def prepare_predict(self, tasks: Sequence[Task], split: str) -> tuple[InputFn, int]:
+        """(input function, number of batches) over all examples that `tasks` have in `split`."""
+        batch_size = self._config.eval_batch_size if split == "dev" else self._config.predict_batch_size
+        table = concatenate([self._table(task, split) for task in tasks])
+        rows, is_real = prediction_order(table.lengths, batch_size)
+        return self._input_fn(table, {"rows": rows, "is_real": is_real}), len(rows)
+
+    def steps_per_epoch(self) -> int:
+        """Training steps in which every example comes once, at least 1."""
+        return max(1, sum(len(self._table(task, "train")) for task in self._tasks) // self._config.train_batch_size)
+
+    def num_examples(self, task: Task, split: str) -> int:
+        return len(self._table(task, split))
+
+    def _input_fn(self, table: FeatureTable, batches: Mapping[str, np.ndarray]) -> InputFn:
+        """An input function over `batches`: "rows" int64 [batches, B], and what else each batch holds."""
+        max_length, per_token = self._config.max_seq_length, {spec.name: spec.default for spec in self._specs if spec.per_token}
+
+        def input_fn(context: InputContext) -> tf.data.Dataset:
+            static = context.static_shapes or self._config.use_tpu
+            columns = {name: tf.constant(values) for name, values in table.columns.items()}
+            offsets = tf.constant(table.offsets)
+
+            def make_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+                rows = batch.pop("rows")  # [B]
+                lengths = tf.gather(offsets, rows + 1) - tf.gather(offsets, rows)
+                length = max_length if static else _round_up(tf.reduce_max(lengths), max_length)
+                features = dict(batch, position=tf.range(rows.shape[0], dtype=tf.int64))
+                features["input_mask"] = tf.sequence_mask(lengths, length, tf.int32)  # [B, L]
+                for name, values in columns.items():
+                    if name in per_token:
+                        pieces = tf.gather(tf.RaggedTensor.from_row_splits(values, offsets, validate=False), rows)
+                        features[name] = pieces.to_tensor(per_token[name], shape=[rows.shape[0], length])
+                    else:
+                        features[name] = tf.gather(values, rows)
+                return features
+
+            dataset = tf.data.Dataset.from_tensor_slices({name: values[context.start_step :] for name, values in batches.items()})
+            return dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+        return input_fn
+
+    # --- features, made once -------------------------------------------------------------------------------------------------
+
+    def _table(self, task: Task, split: str) -> FeatureTable:
+        key = (task.name, split)
+        if key not in self._tables:
+            table = self._cached(task, split)
+            columns = dict(table.columns, task_id=np.full(len(table), self._tasks.index(task), np.int32))
+            for spec in self._specs:
+                size = table.offsets[-1] if spec.per_token else len(table)
+                columns.setdefault(spec.name, np.full(size, spec.default, spec.dtype))
+            self._tables[key] = FeatureTable(columns, table.offsets)
+        return self._tables[key]
+
+    def _cached(self, task: Task, split: str) -> FeatureTable:
+        """The task's own features of `split`, from the cache where an earlier run left the same."""
+        path = os.path.join(self._config.preprocessed_data_dir, f"{task.name}-{split}-{self._fingerprint(task, split)}.npz")
+        if self._config.use_tfrecords_if_existing and tf.io.gfile.exists(path):
+            table = read_table(path)
+            if table is not None:
+                logging.info("Reusing the features of %s %s: %s", task.name, split, path)
+                return table
+        table = self._make_table(task, split)
+        write_table(path, table)
+        return table
+
+    def _fingerprint(self, task: Task, split: str) -> str:
+        """A hash of everything that features depend on."""
+        config = self._config
+        parts = {
+            "version": 1,
+            "task": task.signature(split),
+            "tokenizer": self._tokenizer.provenance(),
+            "split": [split, config.dev_fraction, config.dev_seed],
+            "max_seq_length": config.max_seq_length,
+            "double_unordered": config.double_unordered,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _make_table(self, task: Task, split: str) -> FeatureTable:
+        examples = task.get_examples(split)
+        rows: list[dict[str, Any]] = []
+        for example in tqdm(examples, f"{task.name} {split}", unit="rows", mininterval=1, leave=False):
+            made = task.featurize(example, self._tokenizer, split == "train")
+            if self._config.log_examples and len(rows) < 3:
+                pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
+                logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
+            rows += made
+        full = sum(len(row["input_ids"]) == self._config.max_seq_length for row in rows)
+        logging.info("%s %s: %d examples, %d of them fill max_seq_length or were cut to it", task.name, split, len(rows), full)
+        own_specs = [spec for spec in COMMON_SPECS if spec.name != "task_id"]
+        return build_table(rows, [*own_specs, *task.get_feature_specs()])
+
+
+def _round_up(length: tf.Tensor, max_length: int) -> tf.Tensor:
+    """The next multiple of LENGTH_STEP, but no more than `max_length`."""
+    return tf.minimum((length + LENGTH_STEP - 1) // LENGTH_STEP * LENGTH_STEP, max_length)
+
+
+def write_table(path: str, table: FeatureTable) -> None:
+    """Writes `table` as .npz: numpy's own format, no pickle."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {f"column/{name}": values for name, values in table.columns.items()}
+    np.savez(buffer, offsets=table.offsets, **arrays)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_table(path: str) -> FeatureTable | None:
+    """What `write_table` wrote, or None (and a warning) if the file is damaged: it is only a cache."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
+            columns = {name.removeprefix("column/"): arrays[name] for name in arrays.files if name != "offsets"}
+            return FeatureTable(columns, arrays["offsets"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        logging.warning("Cached features %s are damaged (%s) and are made again", path, error)
+        return None

@@ -1,0 +1,126 @@
+"""Task: where a task's examples lie, how they become features, what is put on the encoder, and how it is scored."""
+
+import abc
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from configure_finetuning import FinetuningConfig
+from finetune.feature_spec import FeatureSpec
+from finetune.scorer import Scorer
+from model.command import UserError
+from model.estimator import Features
+from model.modeling import BertConfig, BertOutput
+from model.random import RandomState
+
+
+class Encoder(Protocol):
+    """The part of model.tokenization.FullTokenizer that a task needs."""
+
+    cls_id: int
+    sep_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example of a task. `eid`: its line number in the file, counting from 1, which is unique within a split."""
+
+    eid: int
+    text_a: str
+    text_b: str | None = None
+
+    def key(self) -> str:
+        """What makes two examples the same text; decides whether an example is held out as dev."""
+        return self.text_a if self.text_b is None else f"{self.text_a}\t{self.text_b}"
+
+
+class PredictionModule(Protocol):
+    """A task's layers on top of the encoder: a tf.Module whose variables are named task_specific/TASK/..."""
+
+    trainable_variables: Sequence[tf.Variable]
+
+    def __call__(self, output: BertOutput, features: Features, random: RandomState | None) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Returns (loss of each example [B] float32, outputs for the scorer, each [B, ...]); `random` is None without dropout."""
+        ...
+
+
+class Task(abc.ABC):
+    """A task on files of examples.
+
+    Class attributes:
+      name: the task's name, which is also the name of its folder in raw_data_dir.
+      files: split -> file name. Without "dev" a share of train, chosen by the text, is held out as dev.
+    """
+
+    name: str
+    files: Mapping[str, str]
+
+    def __init__(self, config: FinetuningConfig):
+        self.config = config
+
+    def path(self, split: str) -> str:
+        """The file that holds `split`; UserError if it does not exist."""
+        file_split = split if split in self.files else "train"
+        path = os.path.join(self.config.raw_data_dir, self.name, self.files[file_split])
+        if not os.path.exists(path):
+            raise UserError(f"no file {path!r}: raw_data_dir must hold one folder per task (--raw_data_dir)")
+        return path
+
+    def signature(self, split: str) -> dict[str, Any]:
+        """What a result depends on beside the configuration: the contents of the split's file, and how the task reads it."""
+        with open(self.path(split), "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest}
+
+    def get_examples(self, split: str) -> Sequence[Example]:
+        """The examples of "train", "dev" or "test" in the order of the file.
+
+        Raises:
+          UserError: a missing, empty or malformed file.
+        """
+        examples = self.read_examples(self.path(split))
+        if "dev" not in self.files and split in ("train", "dev"):
+            examples = [example for example in examples if self._is_held_out(example) == (split == "dev")]
+        if not examples and split == "dev":
+            raise UserError(f"{self.path(split)} gives no dev examples with dev_fraction={self.config.dev_fraction} (--dev_fraction)")
+        if not examples:
+            raise UserError(f"{self.path(split)} holds no examples (--raw_data_dir)")
+        return examples
+
+    def _is_held_out(self, example: Example) -> bool:
+        """By a hash of the text alone: independent of the rows' order, and copies of a text stay on one side."""
+        digest = hashlib.blake2b(f"{self.config.dev_seed}\t{example.key()}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self.config.dev_fraction * 2**64
+
+    def get_test_splits(self) -> Sequence[str]:
+        return ("test",)
+
+    @abc.abstractmethod
+    def read_examples(self, path: str) -> list[Any]:
+        """All examples of one file. Raises UserError with file and line for a row that is not as it should be."""
+
+    @abc.abstractmethod
+    def featurize(self, example: Any, tokenizer: Encoder, is_training: bool) -> list[dict[str, Any]]:
+        """The features of one example, by the names of COMMON_SPECS (but task_id) and get_feature_specs; one dict per input made of it."""
+
+    @abc.abstractmethod
+    def get_feature_specs(self) -> Sequence[FeatureSpec]:
+        """The task's own features; their names start with the task's name."""
+
+    @abc.abstractmethod
+    def get_prediction_module(self, bert_config: BertConfig, seed: int) -> PredictionModule:
+        """New layers for this task."""
+
+    @abc.abstractmethod
+    def get_scorer(self) -> Scorer:
+        """A new, empty scorer."""
+
+    @abc.abstractmethod
+    def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
+        """Writes the outputs of all examples of a split as TSV, sorted by eid."""

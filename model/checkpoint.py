@@ -1,0 +1,146 @@
+"""Checkpoints in the original's format: name-based TensorFlow V2 files `model.ckpt-N` and the `checkpoint` state file.
+
+A checkpoint appears whole or not at all: it is written under a temporary name, its data file is renamed first and its index
+last, then the state file is replaced; older ones are removed only after that.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from google.protobuf import text_format
+
+from model.command import DataError, UserError, write_atomically
+from model.layers import variable_name
+
+PREFIX = "model.ckpt"
+_TEMPORARY = "saving-"
+_DATA, _INDEX = ".data-00000-of-00001", ".index"
+
+
+def save(folder: str, step: int, variables: Sequence[tf.Variable], keep_max: int) -> str:
+    """Writes `variables` under their names as FOLDER/model.ckpt-STEP and returns that prefix; keeps the newest `keep_max`."""
+    tf.io.gfile.makedirs(folder)
+    prefix, temporary = tf.io.gfile.join(folder, f"{PREFIX}-{step}"), tf.io.gfile.join(folder, f"{_TEMPORARY}{step}")
+    values = [variable.read_value() for variable in variables]
+    names = [variable_name(variable) for variable in variables]
+    try:
+        tf.raw_ops.SaveV2(prefix=temporary, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    except tf.errors.OpError as error:
+        remove_leftovers(folder)
+        raise DataError(f"could not write a checkpoint to {folder!r}: {error.message} (--model_dir)") from error
+    for suffix in (_DATA, _INDEX):
+        tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
+    kept = [path for path in checkpoints(folder) if _step_of(path) <= step]  # later ones belong to a run that was rolled back
+    _write_state(folder, kept[-keep_max:] if keep_max else kept)
+    for path in kept[:-keep_max] if keep_max else []:
+        remove(path)
+    return prefix
+
+
+def checkpoints(folder: str) -> list[str]:
+    """The prefixes of all complete checkpoints in `folder`, oldest first."""
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    prefixes = [name[: -len(_INDEX)] for name in names if re.fullmatch(rf"{re.escape(PREFIX)}-\d+{re.escape(_INDEX)}", name)]
+    return [tf.io.gfile.join(folder, prefix) for prefix in sorted(prefixes, key=_step_of)]
+
+
+def latest(folder: str) -> str | None:
+    """The prefix that the state file names, else the newest complete checkpoint, else None."""
+    state = tf.train.get_checkpoint_state(folder) if tf.io.gfile.isdir(folder) else None
+    if state and tf.io.gfile.exists(state.model_checkpoint_path + _INDEX):
+        return state.model_checkpoint_path
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def remove(prefix: str) -> None:
+    """Deletes one checkpoint, its index first, so that what is left is never taken for complete."""
+    for path in (prefix + _INDEX, prefix + _DATA):
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+
+
+def remove_leftovers(folder: str) -> None:
+    """Deletes the files of a save that was interrupted."""
+    for name in tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []:
+        orphan = re.fullmatch(rf"({re.escape(PREFIX)}-\d+){re.escape(_DATA)}", name)
+        if name.startswith(_TEMPORARY) or (orphan and not tf.io.gfile.exists(tf.io.gfile.join(folder, orphan[1] + _INDEX))):
+            tf.io.gfile.remove(tf.io.gfile.join(folder, name))
+
+
+def resolve(path: str, flag: str = "init_checkpoint") -> str:
+    """A folder or prefix given by the user -> the prefix of a checkpoint that exists; UserError if there is none."""
+    prefix = latest(path) if tf.io.gfile.isdir(path) else re.sub(r"(\.index|\.data-\d+-of-\d+)$", "", path)
+    if not prefix or not tf.io.gfile.exists(prefix + _INDEX):
+        raise UserError(f"no checkpoint at {path!r}: give a folder with one or a prefix such as DIR/model.ckpt-1000 (--{flag})")
+    return prefix
+
+
+def read_shapes(prefix: str) -> dict[str, list[int]]:
+    """Name -> shape of everything in a checkpoint; DataError if its index cannot be read."""
+    try:
+        return dict(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
+
+
+def read(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The values of `names`; DataError if the files are damaged."""
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        return {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
+
+
+def restore(prefix: str, variables: Sequence[tf.Variable]) -> None:
+    """Loads every variable by its name; UserError names the first one that is missing or has another shape."""
+    load(prefix, {variable_name(variable): variable for variable in variables})
+
+
+def warm_start(prefix: str, variables: Sequence[tf.Variable]) -> list[str]:
+    """Loads those variables that the checkpoint holds and returns the names of the others, which keep their start values.
+
+    Optimizer slots are not asked for (released checkpoints of the original have none). Raises UserError when a shape differs or
+    nothing at all matches.
+    """
+    named, shapes = {variable_name(variable): variable for variable in variables}, read_shapes(prefix)
+    found = {name: variable for name, variable in named.items() if name in shapes}
+    if not found:
+        raise UserError(f"checkpoint {prefix} holds none of this model's variables, such as {next(iter(named))!r} (--init_checkpoint)")
+    load(prefix, found)
+    missing = sorted(set(named) - set(found))
+    logging.info("Warm start from %s: %d variables loaded, %d not in it", prefix, len(found), len(missing))
+    for name in missing:
+        logging.warning("Not in the checkpoint, starts from random values: %s", name)
+    return missing
+
+
+def load(prefix: str, variables: Mapping[str, tf.Variable]) -> None:
+    """Loads checkpoint entry `name` into `variables[name]`, all or nothing."""
+    shapes = read_shapes(prefix)
+    for name, variable in variables.items():
+        if name not in shapes:
+            raise UserError(f"checkpoint {prefix} has no variable {name!r}: it was made by another configuration (--model_dir)")
+        if shapes[name] != variable.shape.as_list():
+            raise UserError(
+                f"variable {name!r} has shape {shapes[name]} in checkpoint {prefix} but {variable.shape.as_list()} in this model: "
+                "use the checkpoint's vocabulary, model_size and model_hparam_overrides (--hparams)"
+            )
+    values = read(prefix, list(variables))
+    for name, variable in variables.items():
+        variable.assign(tf.cast(values[name], variable.dtype))
+
+
+def _step_of(path: str) -> int:
+    return int(path.rpartition("-")[2])
+
+
+def _write_state(folder: str, paths: Sequence[str]) -> None:
+    """The `checkpoint` state file, with paths relative to it, so that the folder may be moved."""
+    names = [path.rpartition("/")[2] for path in paths]
+    state = tf.compat.v1.train.generate_checkpoint_state_proto("", names[-1], all_model_checkpoint_paths=names)
+    write_atomically(tf.io.gfile.join(folder, "checkpoint"), text_format.MessageToString(state))

@@ -1,0 +1,68 @@
+"""Which device a run uses: the distribution strategy, the compute type, and whether XLA compiles the step whole."""
+
+import tensorflow as tf
+from absl import logging
+
+from model.command import UserError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def create_strategy(
+    use_tpu: bool = False, tpu_name: str | None = None, tpu_zone: str | None = None, gcp_project: str | None = None
+) -> tf.distribute.Strategy:
+    """TPUStrategy, MultiWorkerMirroredStrategy (TF_CONFIG), MirroredStrategy (several GPUs), or the default one (CPU, one GPU)."""
+    if use_tpu:
+        return _tpu_strategy(tpu_name, tpu_zone, gcp_project)
+    if tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict():
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+    return tf.distribute.get_strategy()
+
+
+def _tpu_strategy(tpu_name: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_name or "local", zone=tpu_zone, project=gcp_project)
+        if tpu_name and tpu_name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"no TPU {tpu_name or 'local'!r} can be used: {reason} (--tpu_name, --tpu_zone, --use_tpu)") from error
+
+
+def device_kind(use_tpu: bool) -> str:
+    """'TPU', 'GPU' or 'CPU'."""
+    return "TPU" if use_tpu else "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+def compute_dtype(mixed_precision: bool, precision: str | None, kind: str) -> tf.DType:
+    """The type of matrix products. `precision` forces one; else mixed precision means bfloat16 where the device computes in it.
+
+    GPUs before compute capability 8.0 have no bfloat16 units and take float16, with dynamic loss scaling in the estimator.
+    """
+    if precision:
+        return tf.as_dtype(precision)
+    if not mixed_precision:
+        return tf.float32
+    if kind == "GPU":
+        capabilities = [
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+            for gpu in tf.config.list_physical_devices("GPU")
+        ]
+        return tf.bfloat16 if min(capabilities) >= (8, 0) else tf.float16
+    return tf.bfloat16
+
+
+def jit_by_default(kind: str) -> bool:
+    """Whether XLA compiles the step whole: not on CPUs, where its matrix products are slower than oneDNN's (docs/performance.md)."""
+    return kind != "CPU"
+
+
+def make_deterministic() -> None:
+    """Asks TensorFlow for operations that give the same bits every time; all randomness here is stateless and needs no seed."""
+    tf.config.experimental.enable_op_determinism()
+    logging.debug("Deterministic operations are on")

@@ -1,0 +1,257 @@
+"""The few operations a transformer spends its time in, and their variables.
+
+Matrix products run in the compute type (float32, bfloat16 or float16); everything between them is one fused element-wise
+function with its own gradient, takes and gives the compute type where its neighbour is a matrix product, and works in float32
+inside. On CPUs XLA compiles these functions one by one, because its own matrix products are slower there than oneDNN's; inside
+a step compiled whole (GPU, TPU) they are simply inlined.
+
+Dimension key as in model/modeling.py.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from model.random import RandomState, random_bits16
+
+LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Bits: TypeAlias = tf.Tensor | None
+_fused = tf.function(jit_compile=True, autograph=False)
+
+
+def truncated_normal(stddev: float) -> Initializer:
+    """Normal with mean 0, redrawn beyond two standard deviations (tf.truncated_normal_initializer)."""
+
+    def initialize(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        values = generator.standard_normal(shape)
+        while (outside := np.abs(values) > 2).any():
+            values[outside] = generator.standard_normal(int(outside.sum()))
+        return values * stddev
+
+    return initialize
+
+
+def glorot_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)), what tf.layers.dense starts a kernel from."""
+    limit = math.sqrt(6.0 / (shape[0] + shape[1]))
+    return generator.uniform(-limit, limit, shape)
+
+
+def zeros(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def ones(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape)
+
+
+def create_variable(name: str, shape: tuple[int, ...], initializer: Initializer, seed: int) -> tf.Variable:
+    """A float32 variable under its checkpoint name, whose start value depends on (seed, name) alone, not on creation order."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    generator = np.random.Generator(np.random.Philox(key=key))
+    return tf.Variable(initializer(generator, shape).astype(np.float32), name=name)
+
+
+def variable_name(variable: tf.Variable) -> str:
+    """The checkpoint name of `variable`: its own without the ':0' that TensorFlow appends."""
+    return variable.name.partition(":")[0]
+
+
+class Dense(tf.Module):
+    """y = x kernel + bias. Variables `scope`/kernel [inputs, outputs] and `scope`/bias [outputs]."""
+
+    def __init__(self, scope: str, inputs: int, outputs: int, initializer: Initializer, seed: int, dtype: tf.DType = tf.float32):
+        super().__init__()
+        self.dtype = dtype
+        self.kernel = create_variable(f"{scope}/kernel", (inputs, outputs), initializer, seed)
+        self.bias = create_variable(f"{scope}/bias", (outputs,), zeros, seed)
+
+    def matmul(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., inputs] -> x kernel [..., outputs] in the compute type, for a fused function that adds the bias itself."""
+        return matmul(x, self.kernel, self.dtype)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., inputs] -> float32 [..., outputs]."""
+        return tf.cast(self.matmul(x), tf.float32) + self.bias
+
+
+class LayerNorm(tf.Module):
+    """Variables `scope`/gamma and `scope`/beta [size]; used through `layer_norm` and `residual_layer_norm`."""
+
+    def __init__(self, scope: str, size: int, seed: int):
+        super().__init__()
+        self.beta = create_variable(f"{scope}/beta", (size,), zeros, seed)
+        self.gamma = create_variable(f"{scope}/gamma", (size,), ones, seed)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., size] float32 -> float32 [..., size]."""
+        return layer_norm(x, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
+
+
+def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """x [..., M] times kernel [M, N] -> [..., N] in `dtype`, as one two-dimensional product."""
+    *leading, inputs = x.shape.as_list()
+    flat = tf.reshape(tf.cast(x, dtype), [-1, inputs])
+    product = tf.matmul(flat, tf.cast(kernel, dtype))
+    return tf.reshape(product, [*(-1 if size is None else size for size in leading), kernel.shape[1]])
+
+
+# --- dropout -----------------------------------------------------------------------------------------------------------------
+
+
+def dropout_bits(random: RandomState | None, site: str, rate: float, shape: tuple[int, ...]) -> Bits:
+    """uint16 noise [B, ...] for one dropout, or None where nothing is dropped (evaluation, or rate 0)."""
+    return None if random is None or rate == 0.0 else random_bits16(random, site, shape)
+
+
+def apply_dropout(x: tf.Tensor, bits: Bits, rate: float) -> tf.Tensor:
+    """x with elements dropped where bits < rate * 2^16 and the rest scaled up. Its own transpose: also maps gradients."""
+    if bits is None:
+        return x
+    threshold = round(rate * 2**16)
+    kept = tf.cast(bits, tf.int32) >= threshold
+    return tf.where(kept, x * (1.0 / (1.0 - threshold * 2.0**-16)), tf.zeros_like(x))
+
+
+def dropout(x: tf.Tensor, rate: float, random: RandomState | None, site: str) -> tf.Tensor:
+    """Plain dropout of float32 x [B, ...]; the noise is 16 bits wide, so the rate is rounded to a multiple of 2^-16."""
+    return apply_dropout(x, dropout_bits(random, site, rate, tuple(x.shape)), rate)
+
+
+# --- fused element-wise functions, each with its gradient ---------------------------------------------------------------------
+
+
+@tf.custom_gradient
+def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> Any:
+    """GELU(x + bias) with the exact Gaussian error function (Hendrycks and Gimpel 2016). x [..., N]; returns x's type."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _bias_gelu_gradient(x, bias, upstream)
+
+    return _bias_gelu(x, bias), gradient
+
+
+@_fused
+def _bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    z = tf.cast(x, tf.float32) + bias
+    return tf.cast(z * _gaussian_cdf(z), x.dtype)
+
+
+@_fused
+def _bias_gelu_gradient(x: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    z = tf.cast(x, tf.float32) + bias
+    density = tf.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
+    change = tf.cast(upstream, tf.float32) * (_gaussian_cdf(z) + z * density)
+    return tf.cast(change, x.dtype), _sum_to_last(change)
+
+
+def _gaussian_cdf(z: tf.Tensor) -> tf.Tensor:
+    return 0.5 * (1.0 + tf.math.erf(z * math.sqrt(0.5)))
+
+
+def _sum_to_last(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(x, axis=list(range(x.shape.rank - 1)))
+
+
+@tf.custom_gradient
+def layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+    """Layer normalization over the last axis (Ba et al. 2016). x [..., N] float32, gamma and beta [N]; returns float32 [..., N]."""
+    outputs, normalized, inverse_stddev = _layer_norm(x, gamma, beta)
+
+    def gradient(upstream: tf.Tensor) -> Any:
+        return _layer_norm_gradient(upstream, normalized, inverse_stddev, gamma)
+
+    return outputs, gradient
+
+
+def residual_layer_norm(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, norm: "LayerNorm", bits: Bits, rate: float) -> tf.Tensor:
+    """LayerNorm(dropout(x + bias) + residual): how every transformer sub-layer ends.
+
+    x [..., N] in any float type, bias [N] and residual [..., N] float32; returns float32 [..., N].
+    """
+
+    @tf.custom_gradient
+    def function(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+        outputs, normalized, inverse_stddev = _residual_layer_norm(x, bias, residual, gamma, beta, bits, rate)
+
+        def gradient(upstream: tf.Tensor) -> Any:
+            return _residual_layer_norm_gradient(upstream, normalized, inverse_stddev, gamma, bits, rate, x.dtype)
+
+        return outputs, gradient
+
+    return function(x, *(tf.convert_to_tensor(value) for value in (bias, residual, norm.gamma, norm.beta)))
+
+
+def _normalize(z: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    centered = z - tf.reduce_mean(z, -1, keepdims=True)
+    inverse_stddev = tf.math.rsqrt(tf.reduce_mean(centered * centered, -1, keepdims=True) + LAYER_NORM_EPSILON)
+    normalized = centered * inverse_stddev
+    return normalized * gamma + beta, normalized, inverse_stddev
+
+
+def _normalize_gradient(upstream: tf.Tensor, normalized: tf.Tensor, inverse_stddev: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
+    scaled = upstream * gamma
+    mean = tf.reduce_mean(scaled, -1, keepdims=True)
+    projection = tf.reduce_mean(scaled * normalized, -1, keepdims=True)
+    return inverse_stddev * (scaled - mean - normalized * projection)
+
+
+@_fused
+def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+    return _normalize(x, gamma, beta)
+
+
+@_fused
+def _layer_norm_gradient(upstream: tf.Tensor, normalized: tf.Tensor, inverse_stddev: tf.Tensor, gamma: tf.Tensor) -> Any:
+    change = _normalize_gradient(upstream, normalized, inverse_stddev, gamma)
+    return change, _sum_to_last(upstream * normalized), _sum_to_last(upstream)
+
+
+@_fused
+def _residual_layer_norm(
+    x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, bits: Bits, rate: float
+) -> Any:
+    return _normalize(apply_dropout(tf.cast(x, tf.float32) + bias, bits, rate) + residual, gamma, beta)
+
+
+@_fused
+def _residual_layer_norm_gradient(
+    upstream: tf.Tensor, normalized: tf.Tensor, inverse_stddev: tf.Tensor, gamma: tf.Tensor, bits: Bits, rate: float, dtype: tf.DType
+) -> Any:
+    residual_change = _normalize_gradient(upstream, normalized, inverse_stddev, gamma)
+    change = apply_dropout(residual_change, bits, rate)
+    gamma_change, beta_change = _sum_to_last(upstream * normalized), _sum_to_last(upstream)
+    return tf.cast(change, dtype), _sum_to_last(change), residual_change, gamma_change, beta_change
+
+
+def attention_probabilities(scores: tf.Tensor, adder: tf.Tensor, scale: float, bits: Bits, rate: float) -> tf.Tensor:
+    """dropout(softmax(scale * scores + adder)) in float32 inside; scores [B, H, L, L], adder [B, 1, 1 or L, L]; returns scores' type."""
+
+    @tf.custom_gradient
+    def function(scores: tf.Tensor) -> Any:
+        outputs, probabilities = _attention_probabilities(scores, adder, scale, bits, rate)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return _attention_gradient(upstream, probabilities, scale, bits, rate, scores.dtype)
+
+        return outputs, gradient
+
+    return function(scores)
+
+
+@_fused
+def _attention_probabilities(scores: tf.Tensor, adder: tf.Tensor, scale: float, bits: Bits, rate: float) -> Any:
+    probabilities = tf.nn.softmax(tf.cast(scores, tf.float32) * scale + adder)
+    return tf.cast(apply_dropout(probabilities, bits, rate), scores.dtype), probabilities
+
+
+@_fused
+def _attention_gradient(upstream: tf.Tensor, probabilities: tf.Tensor, scale: float, bits: Bits, rate: float, dtype: tf.DType) -> tf.Tensor:
+    change = apply_dropout(tf.cast(upstream, tf.float32), bits, rate)
+    projection = tf.reduce_sum(change * probabilities, -1, keepdims=True)
+    return tf.cast(probabilities * (change - projection) * scale, dtype)

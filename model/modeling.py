@@ -1,0 +1,274 @@
+"""The transformer of ELECTRA (Clark et al. 2020; google-research/electra model/modeling.py) as plain tf.Module and tf.Variable.
+
+Dimension key, used in the whole project:
+    B batch   L length   D hidden   E embedding   V vocabulary   H heads   K head size   N masked positions
+
+Every variable carries the name the original gave it, so that checkpoints of google-research/electra, KoELECTRA and
+Dialog-KoELECTRA load as they are.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from model.command import UserError
+from model.layers import (
+    Dense,
+    LayerNorm,
+    attention_probabilities,
+    bias_gelu,
+    create_variable,
+    dropout,
+    dropout_bits,
+    glorot_uniform,
+    residual_layer_norm,
+    truncated_normal,
+)
+from model.random import RandomState
+
+# Clark et al. 2020, Table 6; "embedding" is the default of the size, None meaning the hidden size.
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    "large": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16},
+}
+EMBEDDING_SIZES: dict[str, int | None] = {"small": 128, "base": None, "large": None}
+MASK_ADDER = -10000.0  # as in google-research/electra; added in float32, so it is safe with half-precision products
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The shape of one transformer, with the original's field names and defaults."""
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)} (--model_hparam_overrides)")
+        if self.num_hidden_layers < 0:
+            raise UserError(f"num_hidden_layers must not be negative, got {self.num_hidden_layers} (--model_hparam_overrides)")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads} "
+                "(--model_hparam_overrides)"
+            )
+        if self.hidden_act != "gelu":
+            raise UserError(f"hidden_act must be 'gelu', got {self.hidden_act!r} (--model_hparam_overrides)")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)} (--model_hparam_overrides)")
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":
+        """Raises UserError on a name that is not a field; integers stand for floats where floats are due."""
+        fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in fields:
+                raise UserError(f"unknown model hparam {name!r}; allowed: {', '.join(fields)} (--model_hparam_overrides)")
+            kind = {int: (int,), float: (int, float), str: (str,)}[fields[name]]  # type: ignore[index]
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise UserError(f"model hparam {name!r} must be {fields[name].__name__}, got {value!r} (--model_hparam_overrides)")  # type: ignore[union-attr]
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def get_bert_config(model_size: str, vocab_size: int, overrides: Mapping[str, Any]) -> BertConfig:
+    """The published shape of `model_size` (small, base, large) with the user's `model_hparam_overrides` on top."""
+    return BertConfig.from_dict({**SIZES[model_size], "vocab_size": vocab_size, **overrides})
+
+
+class BertOutput(NamedTuple):
+    """What one pass through a BertModel gives; all tensors float32."""
+
+    sequence_output: tf.Tensor  # [B, L, D]
+    all_encoder_layers: list[tf.Tensor]  # the output of each layer, [B, L, D]
+    embedding_output: tf.Tensor  # what the first layer reads, [B, L, D]
+
+    def get_sequence_output(self) -> tf.Tensor:
+        return self.sequence_output
+
+    def get_all_encoder_layers(self) -> list[tf.Tensor]:
+        return self.all_encoder_layers
+
+    def get_embedding_output(self) -> tf.Tensor:
+        return self.embedding_output
+
+    def get_pooled_output(self) -> tf.Tensor:
+        """The vector of the first token, [B, D]. As in google-research/electra: ELECTRA has no pooler layer."""
+        return self.sequence_output[:, 0]
+
+
+class Embeddings(tf.Module):
+    """Word, position and token-type embeddings with their LayerNorm, under `scope`/embeddings."""
+
+    def __init__(self, config: BertConfig, embedding_size: int, scope: str, seed: int):
+        super().__init__()
+        self.scope, self.config = f"{scope}/embeddings", config
+        normal = truncated_normal(config.initializer_range)
+        self.word_embeddings = create_variable(f"{self.scope}/word_embeddings", (config.vocab_size, embedding_size), normal, seed)
+        self.token_type_embeddings = create_variable(
+            f"{self.scope}/token_type_embeddings", (config.type_vocab_size, embedding_size), normal, seed
+        )
+        self.position_embeddings = create_variable(
+            f"{self.scope}/position_embeddings", (config.max_position_embeddings, embedding_size), normal, seed
+        )
+        self.layer_norm = LayerNorm(f"{self.scope}/LayerNorm", embedding_size, seed)
+
+    def __call__(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
+        """input_ids, token_type_ids int32 [B, L] -> float32 [B, L, E]."""
+        length = input_ids.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise UserError(
+                f"max_seq_length {length} is beyond max_position_embeddings {self.config.max_position_embeddings}: lower "
+                "--max_seq_length or raise max_position_embeddings in --model_hparam_overrides"
+            )
+        outputs = tf.gather(self.word_embeddings, input_ids)  # [B, L, E]
+        # A product with the one-hot types instead of a gather: with two rows, its gradient is a small matrix product.
+        types = tf.one_hot(token_type_ids, self.config.type_vocab_size)  # [B, L, type_vocab_size]
+        outputs += tf.matmul(types, self.token_type_embeddings)
+        outputs += self.position_embeddings[:length]
+        return dropout(self.layer_norm(outputs), self.config.hidden_dropout_prob, random, site)
+
+
+class TransformerLayer(tf.Module):
+    """Self-attention and feed-forward sub-layers, each followed by dropout, residual and LayerNorm (Vaswani et al. 2017)."""
+
+    def __init__(self, config: BertConfig, scope: str, seed: int, dtype: tf.DType):
+        super().__init__()
+        self.scope, self.config, self.dtype = scope, config, dtype
+        width, normal = config.hidden_size, truncated_normal(config.initializer_range)
+
+        def dense(name: str, inputs: int, outputs: int) -> Dense:
+            return Dense(f"{scope}/{name}", inputs, outputs, normal, seed, dtype)
+
+        self.query = dense("attention/self/query", width, width)
+        self.key = dense("attention/self/key", width, width)
+        self.value = dense("attention/self/value", width, width)
+        self.attention_output = dense("attention/output/dense", width, width)
+        self.attention_norm = LayerNorm(f"{scope}/attention/output/LayerNorm", width, seed)
+        self.intermediate = dense("intermediate/dense", width, config.intermediate_size)
+        self.output = dense("output/dense", config.intermediate_size, width)
+        self.output_norm = LayerNorm(f"{scope}/output/LayerNorm", width, seed)
+
+    def __call__(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
+        """x float32 [B, L, D], adder float32 [B, 1, 1 or L, L] -> float32 [B, L, D]."""
+        rate, shape = self.config.hidden_dropout_prob, (tf.shape(x)[0], x.shape[1], x.shape[2])
+        context = self.attend(x, adder, random, site)  # [B, L, D]
+        projected = self.attention_output.matmul(context)
+        bits = dropout_bits(random, f"{site}/attention/output", rate, shape)
+        x = residual_layer_norm(projected, self.attention_output.bias, x, self.attention_norm, bits, rate)
+        expanded = bias_gelu(self.intermediate.matmul(x), tf.convert_to_tensor(self.intermediate.bias))  # [B, L, intermediate]
+        bits = dropout_bits(random, f"{site}/output", rate, shape)
+        return residual_layer_norm(self.output.matmul(expanded), self.output.bias, x, self.output_norm, bits, rate)
+
+    def attend(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
+        """Multi-head scaled dot-product attention. x [B, L, D] -> [B, L, D] in the compute type."""
+        heads, size, length = self.config.num_attention_heads, self.config.head_size, x.shape[1]
+        layers = (self.query, self.key, self.value)
+        kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)  # [D, 3 D]: one product instead of three
+        bias = tf.concat([layer.bias for layer in layers], 0)
+        merged = matmul_bias(x, kernel, bias, self.dtype)
+        merged = tf.transpose(tf.reshape(merged, [-1, length, 3, heads, size]), [2, 0, 3, 1, 4])  # [3, B, H, L, K]
+        query, key, value = tf.unstack(merged)
+        scores = tf.matmul(query, key, transpose_b=True)  # [B, H, L, L]
+        rate = self.config.attention_probs_dropout_prob
+        bits = dropout_bits(random, f"{site}/attention/self", rate, (tf.shape(x)[0], heads, length, length))
+        probabilities = attention_probabilities(scores, adder, 1.0 / math.sqrt(size), bits, rate)
+        context = tf.transpose(tf.matmul(probabilities, value), [0, 2, 1, 3])  # [B, L, H, K]
+        return tf.reshape(context, [-1, length, heads * size])
+
+
+class BertModel(tf.Module):
+    """A transformer encoder under `scope`, on embeddings of its own or on those of another model.
+
+    `embedding_size` None means the hidden size; where they differ, a projection `scope`/embeddings_project lies between.
+    `embeddings` shares another model's tables (ELECTRA's generator shares the discriminator's).
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        embedding_size: int | None = None,
+        scope: str = "electra",
+        embeddings: Embeddings | None = None,
+        seed: int = 0,
+        dtype: tf.DType = tf.float32,
+    ):
+        super().__init__()
+        self.config, self.scope, self.dtype = config, scope, dtype
+        self.embeddings = embeddings or Embeddings(config, embedding_size or config.hidden_size, scope, seed)
+        width = self.embeddings.word_embeddings.shape[1]
+        self.projection = None
+        if width != config.hidden_size:
+            self.projection = Dense(f"{scope}/embeddings_project", width, config.hidden_size, glorot_uniform, seed, dtype)
+        self.layers = [TransformerLayer(config, f"{scope}/encoder/layer_{index}", seed, dtype) for index in range(config.num_hidden_layers)]
+
+    def get_embedding_table(self) -> tf.Variable:
+        """The word embeddings, [V, E]."""
+        return self.embeddings.word_embeddings
+
+    def __call__(
+        self,
+        input_ids: tf.Tensor,
+        input_mask: tf.Tensor,
+        token_type_ids: tf.Tensor,
+        random: RandomState | None = None,
+        ltr: bool = False,
+        rtl: bool = False,
+        site: str | None = None,
+    ) -> BertOutput:
+        """Runs the encoder.
+
+        Args:
+          input_ids, input_mask, token_type_ids: int32 [B, L]; mask 1 for real tokens.
+          random: where dropout takes its noise from; None = no dropout (evaluation).
+          ltr, rtl: attend only to positions up to (from) each one, for Electric's two-tower generator.
+          site: names this pass for its noise; give one where the same model runs twice in a step.
+        """
+        site = site or self.scope
+        x = self.embeddings(input_ids, token_type_ids, random, f"{site}/embeddings")
+        if self.projection is not None:
+            x = self.projection(x)  # [B, L, D]
+        embedding_output = x
+        adder = attention_adder(input_mask, ltr, rtl)
+        outputs = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x, adder, random, f"{site}/layer_{index}")
+            outputs.append(x)
+        return BertOutput(x, outputs, embedding_output)
+
+
+def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """x [B, L, M] times kernel [M, N] plus bias [N] -> `dtype` [B * L, N]."""
+    flat = tf.reshape(tf.cast(x, dtype), [-1, kernel.shape[0]])
+    return tf.nn.bias_add(tf.matmul(flat, kernel), tf.cast(bias, dtype))
+
+
+def attention_adder(input_mask: tf.Tensor, ltr: bool = False, rtl: bool = False) -> tf.Tensor:
+    """0 where a position may be attended to and MASK_ADDER elsewhere, float32 [B, 1, 1, L] or, with a direction, [B, 1, L, L]."""
+    mask = tf.cast(input_mask, tf.float32)[:, None, None, :]  # [B, 1, 1, L]
+    if ltr or rtl:
+        length = input_mask.shape[1]
+        triangle = tf.linalg.band_part(tf.ones([length, length]), -1 if ltr else 0, 0 if ltr else -1)
+        mask *= triangle[None, None]
+    return (1.0 - mask) * MASK_ADDER

@@ -1,0 +1,213 @@
+"""The output folder of a data set: whose it is, what of it is finished, and nothing in it half-written.
+
+    output_dir/pretrain_data.tfrecord-00000-of-01000 ...   each renamed into place when complete
+    output_dir/manifest.json                               last of all: with it the data set is finished
+    output_dir/unfinished_build/                           until then: parameters.json, unit-*.npz, units.json, one
+                                                           JSON entry per finished shard, a lock
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from model.command import DataError, UserError
+from pretrain.example_writer import ExampleTable
+
+MANIFEST = "manifest.json"
+WORK = "unfinished_build"
+_OURS = re.compile(r"(parameters|units)\.json|lock|unit-\d+-[0-9a-f]+\.npz|[a-z_]+\.tfrecord-\d+-of-\d+(\.json)?")
+_TEMPORARY = re.compile(r"\.tmp-\d+$")
+_FLAGS = {"vocab_sha256": "vocab_file", "vocab_size": "vocab_file", "analyzer_version": "analyzer", "corpus": "corpus_dir"}
+
+
+@contextlib.contextmanager
+def _whole_file(path: str) -> Iterator[str]:
+    """Gives a temporary name to write to, which becomes `path` when all went well."""
+    temporary = f"{path}.tmp-{os.getpid()}"
+    yield temporary
+    os.replace(temporary, path)
+
+
+class BuildFolder:
+    """The data set under `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._work = os.path.join(path, WORK)
+
+    def claim(self, parameters: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+        """Makes the folder ready for a build with `parameters`; returns the manifest when that build is finished already.
+
+        With `overwrite`, an earlier build is removed, its own files only. Raises UserError, with nothing changed, for a folder
+        that holds anything else or a build with other parameters.
+        """
+        manifest = self._read(os.path.join(self.path, MANIFEST))
+        finished = manifest is not None and isinstance(manifest.get("train"), dict)
+        started = self._read(self._file("parameters.json"))
+        if overwrite:
+            self._remove(manifest if finished else None)
+        elif finished:
+            self._require_equal(manifest, parameters, "a finished data set")
+            self._require_complete(manifest)
+            self._remove_work()
+            return manifest
+        elif started is not None:
+            self._require_equal(started, parameters, "an unfinished build")
+        elif not self._is_free():
+            raise UserError(f"{self.path} is in use and holds no data set of this tool: choose another --output_dir, or give --overwrite")
+        os.makedirs(self._work, exist_ok=True)
+        self.write_json("parameters", parameters)
+        return None
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self._work, name)
+
+    @staticmethod
+    def _read(path: str) -> Any:
+        try:
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
+
+    def _is_free(self) -> bool:
+        """Whether the folder is missing, empty, or was left by a build killed before it had written anything."""
+        if not os.path.lexists(self.path):
+            return True
+        if not os.path.isdir(self.path):
+            return False
+        others = [name for name in os.listdir(self.path) if name != WORK]
+        return not others and (not os.path.isdir(self._work) or all(map(self._is_ours, os.listdir(self._work))))
+
+    @staticmethod
+    def _is_ours(name: str) -> bool:
+        return _OURS.fullmatch(_TEMPORARY.sub("", name)) is not None
+
+    def _require_equal(self, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+        for key, value in wanted.items():
+            if isinstance(value, dict) and isinstance(found.get(key), dict):
+                self._require_equal(found[key], value, what)
+            elif found.get(key) != value:
+                raise UserError(
+                    f"{self.path} holds {what} with {key} = {str(found.get(key))[:200]}, not {str(value)[:200]}: "
+                    f"change --{_FLAGS.get(key, key)} or --output_dir, or give --overwrite to start afresh"
+                )
+
+    def _require_complete(self, manifest: Mapping[str, Any]) -> None:
+        for shard in _shards(manifest):
+            path = os.path.join(self.path, shard["file"])
+            if not os.path.exists(path) or os.path.getsize(path) != shard["bytes"]:
+                raise UserError(f"{path} is missing or not {shard['bytes']} bytes long: give --overwrite to build the data set anew")
+
+    def _remove(self, manifest: Mapping[str, Any] | None) -> None:
+        """Removes a build, in such an order that a kill in between leaves the rest recognisable as ours."""
+        if os.path.isdir(self._work):
+            with self.locked():
+                pass
+        entries = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
+        listed = [shard["file"] for shard in _shards(manifest)] if manifest else []
+        for name in entries + listed:
+            if name not in ("parameters", "units"):
+                _unlink(os.path.join(self.path, os.path.basename(name)))
+        self._remove_work()
+        if manifest:
+            _unlink(os.path.join(self.path, MANIFEST))
+
+    def _work_files(self) -> list[str]:
+        return sorted(filter(self._is_ours, os.listdir(self._work))) if os.path.isdir(self._work) else []
+
+    def _remove_work(self) -> None:
+        for name in sorted(self._work_files(), key="parameters.json".__eq__):
+            _unlink(self._file(name))
+        with contextlib.suppress(OSError):  # not there, or holds a file that somebody else put there
+            os.rmdir(self._work)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second build out of the folder; the lock goes with the process, however it ends."""
+        with open(self._file("lock"), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"another build is at work in {self.path} (--output_dir)") from error
+            yield
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Writes the manifest and removes what only an unfinished build needs."""
+        self._write(os.path.join(self.path, MANIFEST), manifest)
+        self._remove_work()
+
+    # ---- inside the build
+
+    def has_json(self, name: str) -> bool:
+        return os.path.exists(self._file(f"{name}.json"))
+
+    def read_json(self, name: str) -> Any:
+        with open(self._file(f"{name}.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self._write(self._file(f"{name}.json"), value)
+
+    @staticmethod
+    def _write(path: str, value: Any) -> None:
+        # Not command.write_json: it imports TensorFlow, which would take longer than building a small data set.
+        with _whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    def write_unit(self, name: str, counts: Sequence[int], tables: Mapping[str, ExampleTable]) -> None:
+        """Keeps the examples of a unit of work, by kind, and its counts."""
+        columns = {f"{kind}_{column}": values for kind, table in tables.items() for column, values in vars(table).items()}
+        with _whole_file(self._file(f"{name}.npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, counts=np.array(counts, np.int64), **columns)
+
+    def unit_counts(self, name: str) -> list[int] | None:
+        """The counts of a finished unit, or None."""
+        path = self._file(f"{name}.npz")
+        return self._load(path, ["counts"])[0].tolist() if os.path.exists(path) else None
+
+    def read_table(self, name: str, kind: str) -> ExampleTable:
+        """The examples of one kind of a finished unit."""
+        return ExampleTable(*self._load(self._file(f"{name}.npz"), [f"{kind}_ids", f"{kind}_lengths", f"{kind}_seconds"]))
+
+    @staticmethod
+    def _load(path: str, keys: Sequence[str]) -> list[np.ndarray]:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return [arrays[key] for key in keys]
+        except Exception as error:
+            raise DataError(f"{path} is damaged ({error}): remove it and run again") from error
+
+    @contextlib.contextmanager
+    def new_shards(self, names: Sequence[str]) -> Iterator[list[str]]:
+        """Gives temporary paths for shards `names`; at the end they move into the output folder."""
+        temporary = [self._file(f"{name}.tmp-{os.getpid()}") for name in names]
+        yield temporary
+        for path, name in zip(temporary, names, strict=True):
+            os.replace(path, os.path.join(self.path, name))
+
+    def write_entries(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Notes what the manifest will say of shards; done before they move, so that a shard in place has its entry."""
+        for name, entry in entries.items():
+            self.write_json(name, {"file": name} | dict(entry))
+
+    def entry(self, name: str) -> dict[str, Any] | None:
+        """The entry of shard `name` when it is finished, else None."""
+        entry = self._read(self._file(f"{name}.json"))
+        path = os.path.join(self.path, name)
+        return entry if entry and os.path.exists(path) and os.path.getsize(path) == entry["bytes"] else None
+
+
+def _shards(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [shard for kind in ("train", "eval") for shard in manifest.get(kind, {}).get("shards", [])]
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

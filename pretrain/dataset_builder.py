@@ -1,0 +1,391 @@
+"""From text to training examples: ExampleBuilder packs token ids, `build` runs it over a corpus in parallel.
+
+corpus -> blocks -> units of work -> (a process each) token ids -> examples -> one file per unit in the build folder
+       -> all units, shuffled and dealt like cards -> TFRecord shards -> manifest.json
+
+Whatever is random is drawn from (seed, place in the corpus), and units depend on the text alone; so neither the number of
+processes nor an interruption changes a byte.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from model.command import UserError
+from model.hparams import option
+from model.tokenization import FullTokenizer
+from pretrain.build_folder import BuildFolder
+from pretrain.corpora import cut_units, expand_files, read_blocks, unpacked_size
+from pretrain.example_writer import Draws, Example, ExampleTable, ExampleWriter
+from pretrain.workers import Workers
+
+FORMAT_VERSION = 1
+TRAIN, HELD_OUT = "train", "eval"  # their keys in the manifest
+FILE_PREFIX = {TRAIN: "pretrain_data.tfrecord", HELD_OUT: "eval_data.tfrecord"}
+# What a stream of random numbers is for: the part of its key that follows the seed.
+FOR_HOLDING_OUT, FOR_EXAMPLES, FOR_UNIT_ORDER, FOR_DEALING = range(4)
+UNITS_SHUFFLED_AT_ONCE = 64  # some 30 to 60 MB of text
+SHARDS_AT_ONCE = 100  # open files of one process
+MIN_SEQ_LENGTH = 5  # the shortest target that ExampleBuilder draws
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What to build; every field is a flag of build_pretraining_dataset.py."""
+
+    corpus_dir: str = option("", "text to read: files, globs and folders, separated by commas; .gz is unpacked")
+    vocab_file: str = option("", "vocabulary made by build_vocab.py")
+    output_dir: str = option("", "folder for the TFRecord shards and manifest.json")
+    max_seq_length: int = option(128, "tokens in an example")
+    num_processes: int = option(1, "processes that work; does not change the result")
+    num_out_files: int = option(1000, "training shards")
+    blanks_separate_docs: bool = option(True, "whether a blank line ends a document; otherwise only the end of a file does")
+    tokenizer_type: str = option("mecab_wordpiece", "how text is cut", ("mecab_wordpiece", "wordpiece", "sentencepiece"))
+    analyzer: str = option("mecab", "morpheme analyser", ("mecab", "okt", "komoran", "kkma", "hannanum", "none"))
+    do_lower_case: bool = option(False, "lower-case the text")
+    strip_accents: bool = option(False, "strip accents from letters")
+    seed: int = option(42, "what all random choices depend on")
+    # One in 200: 22 GB of text still train on all but 110 MB, and the 43 MB of a review corpus give about a thousand examples to
+    # evaluate on, some ten thousand masked tokens, which fixes an accuracy to half a point.
+    eval_fraction: float = option(0.005, "part of the text held out for evaluation, by documents (long ones: by runs of lines)")
+    overflow: str = option("discard", "tokens beyond max_seq_length are lost, or open the next example", ("discard", "carry"))
+    overwrite: bool = option(False, "remove an earlier build from output_dir, or build into a folder that holds other files")
+
+
+class ExampleBuilder:
+    """Packs sentences (lists of token ids) into examples of one or two segments (google-research/electra, class ExampleBuilder).
+
+    Sentences of a document are gathered until the target length is reached; then they become one example.
+
+    draws: has uniform() in [0, 1) and integer(low, high), both ends included; called in the original's order.
+    carry: Unlike google-research/electra, tokens beyond `max_length` open the next example instead of being discarded.
+    """
+
+    def __init__(self, max_length: int, cls_id: int, sep_id: int, draws: Any, carry: bool = False) -> None:
+        self._max_length = max_length
+        self._target_length = max_length
+        self._cls_id = cls_id
+        self._sep_id = sep_id
+        self._draws = draws
+        self._carry = carry
+        self._sentences: list[list[int]] = []
+        self._length = 0
+        self.discarded_tokens = 0
+
+    def add_line(self, ids: list[int]) -> list[Example]:
+        """Adds one sentence, and returns the examples it completes: one at most, unless tokens are carried over."""
+        if ids:
+            self._sentences.append(ids)
+            self._length += len(ids)
+        return self._create_while(lambda: self._length >= self._target_length)
+
+    def end_document(self) -> list[Example]:
+        """Returns what is left of the document: no example spans two."""
+        return self._create_while(lambda: self._length > 0)
+
+    def _create_while(self, wanted: Callable[[], bool]) -> list[Example]:
+        examples = []
+        while wanted():
+            examples.append(self._create_example())
+        return examples
+
+    def _create_example(self) -> Example:
+        first, second = self._split_segments()
+        first, rest_of_first = _cut(first, self._max_length - 2)
+        second, rest_of_second = _cut(second, max(0, self._max_length - len(first) - 3))
+        rest = rest_of_first + rest_of_second
+        self._sentences = [rest] if rest and self._carry else []
+        self._length = len(rest) if self._carry else 0
+        self.discarded_tokens += 0 if self._carry else len(rest)
+        # As in google-research/electra: a short target is drawn when an example closes, and holds for the next one.
+        short = self._draws.uniform() < 0.05
+        self._target_length = self._draws.integer(5, self._max_length) if short else self._max_length
+        ids = [self._cls_id, *first, self._sep_id]
+        return Example(ids + second + [self._sep_id] if second else ids, len(ids))
+
+    def _split_segments(self) -> tuple[list[int], list[int]]:
+        """One segment in a tenth of the examples, else two: the first filled to about half of the target length."""
+        one_segment = self._draws.uniform() < 0.1
+        first_target = math.inf if one_segment else (self._target_length - 3) // 2
+        first: list[int] = []
+        second: list[int] = []
+        for sentence in self._sentences:
+            fits = not first or len(first) + len(sentence) < first_target
+            # As in google-research/electra: the sentence that would overflow the first segment still joins it half of the time.
+            if fits or (not second and len(first) < first_target and self._draws.uniform() < 0.5):
+                first += sentence
+            else:
+                second += sentence
+        return first, second
+
+
+def _cut(tokens: list[int], length: int) -> tuple[list[int], list[int]]:
+    return tokens[:length], tokens[length:]
+
+
+# ---- first half: text to examples, unit by unit
+
+
+def hold_out(fraction: float, seed: int) -> Iterator[bool]:
+    """Says for block 0, 1, 2, ... of the corpus whether it is held out: one of every 1 / `fraction` blocks, at a random place.
+
+    Stratified rather than independent draws, so that a corpus of a few hundred blocks gets its share too.
+    """
+    draws = Draws(seed, FOR_HOLDING_OUT)
+    stratum = 0
+    chosen = int(draws.uniform() / fraction) if fraction else -1
+    block = 0
+    while True:
+        yield block == chosen
+        while fraction and chosen <= block:
+            stratum += 1
+            chosen = int((stratum + draws.uniform()) / fraction)
+        block += 1
+
+
+class Unit(NamedTuple):
+    """A unit of work. parts: (held out?, lines) of consecutive blocks with the same fate; an empty line ends a document."""
+
+    number: int
+    parts: list[tuple[bool, list[str]]]
+    size: int
+    documents: int
+    lines: int
+
+    @property
+    def name(self) -> str:
+        """Names the unit's file after its place and its text, so that text edited between two runs is noticed."""
+        text = "\n".join(line for _, lines in self.parts for line in lines)
+        return f"unit-{self.number:07d}-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}"
+
+
+def read_units(files: Sequence[str], config: DatasetConfig) -> Iterator[Unit]:
+    """Cuts the corpus into units and decides which of their blocks are held out."""
+    held_out = hold_out(config.eval_fraction, config.seed)
+    for number, blocks in enumerate(cut_units(read_blocks(files, config.blanks_separate_docs))):
+        parts: list[tuple[bool, list[str]]] = []
+        for block, fate in zip(blocks, held_out, strict=False):
+            if not parts or parts[-1][0] != fate:
+                parts.append((fate, []))
+            parts[-1][1].extend(block.lines + [""] * block.ends_document)
+        size = sum(block.size for block in blocks)
+        yield Unit(number, parts, size, sum(block.ends_document for block in blocks), sum(len(block.lines) for block in blocks))
+
+
+UNIT_COUNTS = ("train", "eval", "tokens", "discarded_tokens", "unk_tokens")  # examples by kind, then pieces of text
+
+
+class Worker:
+    """What one process does: `tokenize` units, then `write_shards`."""
+
+    def __init__(self, config: DatasetConfig, folder: BuildFolder) -> None:
+        self._config = config
+        self._folder = folder
+
+    @functools.cached_property
+    def tokenizer(self) -> FullTokenizer:
+        """Made where it is used: a Java analyser does not survive the way into another process."""
+        return make_tokenizer(self._config)
+
+    def tokenize(self, unit: Unit) -> tuple[str, int, list[int]]:
+        """Writes the examples of `unit` into the build folder; returns its name, its size and its UNIT_COUNTS."""
+        builders = {fate: self._example_builder(unit.number, fate) for fate in (False, True)}
+        examples: dict[bool, list[Example]] = {False: [], True: []}
+        encode, unknown_id = self.tokenizer.encode, self.tokenizer.unk_id
+        tokens = unknown = 0
+        for fate, lines in unit.parts:
+            builder, made = builders[fate], examples[fate]
+            for line in lines:
+                if line:
+                    ids = encode(line)
+                    tokens += len(ids)
+                    unknown += ids.count(unknown_id)
+                    made += builder.add_line(ids)
+                else:
+                    made += builder.end_document()
+            made += builder.end_document()  # also where a document goes on in the other set or the next unit
+        discarded = sum(builder.discarded_tokens for builder in builders.values())
+        counts = [len(examples[False]), len(examples[True]), tokens, discarded, unknown]
+        tables = {TRAIN: ExampleTable.from_examples(examples[False]), HELD_OUT: ExampleTable.from_examples(examples[True])}
+        self._folder.write_unit(unit.name, counts, tables)
+        return unit.name, unit.size, counts
+
+    def _example_builder(self, unit: int, held_out: bool) -> ExampleBuilder:
+        draws = Draws(self._config.seed, FOR_EXAMPLES, unit, int(held_out))
+        tokenizer = self.tokenizer
+        return ExampleBuilder(self._config.max_seq_length, tokenizer.cls_id, tokenizer.sep_id, draws, self._config.overflow == "carry")
+
+    def write_shards(self, deal: "Deal") -> int:
+        """Writes the shards of `deal`, and returns how many."""
+        with self._folder.new_shards(deal.names) as paths:
+            writers = [ExampleWriter(path, self._config.max_seq_length) for path in paths]
+            for table, dealt in self._shuffled(deal.kind, deal.num_shards):
+                for shard, writer in zip(deal.shards, writers, strict=True):
+                    writer.write(table.rows(dealt(shard)))
+            self._folder.write_entries({name: writer.close() for name, writer in zip(deal.names, writers, strict=True)})
+        return len(writers)
+
+    def _shuffled(self, kind: str, num_shards: int) -> Iterator[tuple[ExampleTable, Callable[[int], np.ndarray]]]:
+        """Yields the examples in large random groups, each with a function from a shard's number to its rows.
+
+        Units come in random order, so that a shard is no walk through the corpus; the examples of 64 of them are shuffled
+        together and dealt out in turn, the next group going on where the last one stopped: shard sizes differ by one at most.
+        """
+        units = self._folder.read_json("units")["names"]
+        order = Draws(self._config.seed, FOR_UNIT_ORDER).permutation(len(units))
+        dealt = 0
+        for group, start in enumerate(range(0, len(order), UNITS_SHUFFLED_AT_ONCE)):
+            names = [units[i] for i in order[start : start + UNITS_SHUFFLED_AT_ONCE]]
+            table = ExampleTable.concatenate([self._folder.read_table(name, kind) for name in names])
+            rows = Draws(self._config.seed, FOR_DEALING, int(kind == HELD_OUT), group).permutation(len(table.lengths))
+            yield table, functools.partial(_hand, rows, dealt, num_shards)
+            dealt += len(rows)
+
+
+def _hand(rows: np.ndarray, first: int, num_shards: int, shard: int) -> np.ndarray:
+    """What `shard` gets when `rows` are dealt in turn, the first one to shard `first` (mod `num_shards`)."""
+    return rows[(shard - first) % num_shards :: num_shards]
+
+
+class Deal(NamedTuple):
+    """The shards numbered `shards`, of `num_shards` in all."""
+
+    kind: str
+    shards: list[int]
+    num_shards: int
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{FILE_PREFIX[self.kind]}-{shard:05d}-of-{self.num_shards:05d}" for shard in self.shards]
+
+
+# ---- the whole build
+
+
+def make_tokenizer(config: DatasetConfig) -> FullTokenizer:
+    """The tokenizer that `config` describes."""
+    return FullTokenizer(
+        config.vocab_file,
+        do_lower_case=config.do_lower_case,
+        tokenizer_type=config.tokenizer_type,
+        analyzer=config.analyzer,
+        strip_accents=config.strip_accents,
+    )
+
+
+def build(config: DatasetConfig) -> dict[str, Any]:
+    """Builds the data set, or what is missing of it, and returns its manifest.
+
+    Raises UserError for settings that make no sense and for an output folder that holds something else, before anything is
+    written; DataError for text that is not UTF-8.
+    """
+    _check(config)
+    files = expand_files([config.corpus_dir], "corpus_dir")
+    if next(read_blocks(files, True), None) is None:
+        raise UserError(f"no text in {config.corpus_dir!r}: {len(files)} file(s), none with a line that is not blank (--corpus_dir)")
+    tokenizer = make_tokenizer(config)
+    parameters = _parameters(config, files, tokenizer)
+    folder = BuildFolder(config.output_dir)
+    manifest = folder.claim(parameters, config.overwrite)
+    if manifest is not None:
+        logging.info("%s holds this data set already: nothing to do", config.output_dir)
+        return manifest
+    with folder.locked(), Workers(functools.partial(Worker, config, folder), config.num_processes) as workers:
+        if not folder.has_json("units"):
+            folder.write_json("units", _tokenize(config, files, folder, workers))
+        summary = folder.read_json("units")
+        manifest = parameters | _write_shards(config, summary["counts"], folder, workers) | {"counts": summary["counts"]}
+        folder.finish(manifest)
+    _report(manifest)
+    return manifest
+
+
+def _check(config: DatasetConfig) -> None:
+    for name in ("corpus_dir", "vocab_file", "output_dir"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is required")
+    if "://" in config.output_dir:
+        raise UserError(f"--output_dir must be a folder on this machine, got {config.output_dir!r}; copy the data set afterwards")
+    limits = {
+        "max_seq_length": (MIN_SEQ_LENGTH, 1 << 16),
+        "num_out_files": (1, 99999),
+        "num_processes": (1, 1024),
+        "seed": (0, 1 << 63),
+        "eval_fraction": (0, 0.5),
+    }
+    for name, (low, high) in limits.items():
+        if not low <= getattr(config, name) <= high:
+            raise UserError(f"{name} must be from {low} to {high}, got {getattr(config, name)} (--{name})")
+
+
+def _parameters(config: DatasetConfig, files: Sequence[str], tokenizer: FullTokenizer) -> dict[str, Any]:
+    """All that the bytes of the data set depend on."""
+    names = ("max_seq_length", "num_out_files", "seed", "blanks_separate_docs", "eval_fraction", "overflow")
+    corpus = [{"file": os.path.basename(file), "bytes": os.path.getsize(file)} for file in files]
+    settings = {name: getattr(config, name) for name in names}
+    return {"format_version": FORMAT_VERSION} | settings | {"tokenizer": tokenizer.provenance(), "corpus": corpus}
+
+
+def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, workers: Workers) -> dict[str, Any]:
+    """Makes the examples of every unit that lacks its file; returns the units' names in order and what was counted."""
+    names = []
+    counts = Counter(dict.fromkeys(("documents", "lines", "bytes", *UNIT_COUNTS), 0))
+    with tqdm(total=sum(map(unpacked_size, files)), unit="B", unit_scale=True, desc="tokenizing", mininterval=0.5) as bar:
+
+        def unfinished() -> Iterator[Unit]:
+            for unit in read_units(files, config):
+                names.append(unit.name)
+                counts.update(documents=unit.documents, lines=unit.lines, bytes=unit.size)
+                done = folder.unit_counts(unit.name)
+                if done is None:
+                    yield unit
+                else:
+                    counts.update(dict(zip(UNIT_COUNTS, done, strict=True)))
+                    bar.update(unit.size)
+
+        for _, size, unit_counts in workers.map("tokenize", unfinished()):
+            counts.update(dict(zip(UNIT_COUNTS, unit_counts, strict=True)))
+            bar.update(size)
+    return {"names": names, "counts": counts | {"pieces_per_line": round(counts["tokens"] / counts["lines"], 4)}}
+
+
+def _write_shards(config: DatasetConfig, counts: dict[str, Any], folder: BuildFolder, workers: Workers) -> dict[str, Any]:
+    """Writes the shards that are missing; returns the manifest's entries "train" and "eval"."""
+    if not counts[TRAIN]:
+        raise UserError("no examples to train on: the corpus is too small to hold some of it out (--eval_fraction=0)")
+    num_shards = {TRAIN: config.num_out_files, HELD_OUT: math.ceil(config.num_out_files * config.eval_fraction)}
+    deals = {}
+    for kind, wanted in num_shards.items():
+        if counts[kind] < wanted:
+            logging.warning("only %d %s examples for %d shards: writing %d", counts[kind], kind, wanted, counts[kind])
+        number = min(wanted, counts[kind])
+        deals[kind] = Deal(kind, list(range(number)), number)
+    tasks = []
+    for deal in deals.values():
+        missing = [shard for shard, name in zip(deal.shards, deal.names, strict=True) if folder.entry(name) is None]
+        size = max(1, min(SHARDS_AT_ONCE, math.ceil(len(missing) / config.num_processes)))
+        tasks += [deal._replace(shards=missing[start : start + size]) for start in range(0, len(missing), size)]
+    with tqdm(total=sum(len(task.shards) for task in tasks), unit="shard", desc="writing") as bar:
+        for written in workers.map("write_shards", iter(tasks)):
+            bar.update(written)
+    return {kind: {"examples": counts[kind], "shards": [folder.entry(name) for name in deal.names]} for kind, deal in deals.items()}
+
+
+def _report(manifest: dict[str, Any]) -> None:
+    counts = manifest["counts"]
+    logging.info(
+        "%d examples to train on in %d shards, %d held out in %d; of %d tokens %.2f %% were discarded, %.3f %% unknown",
+        *(number for kind in (TRAIN, HELD_OUT) for number in (manifest[kind]["examples"], len(manifest[kind]["shards"]))),
+        counts["tokens"],
+        100 * counts["discarded_tokens"] / max(1, counts["tokens"]),
+        100 * counts["unk_tokens"] / max(1, counts["tokens"]),
+    )

@@ -1,0 +1,35 @@
+"""Fine-tunes a pre-trained model on tasks and prints their scores.
+
+    python run_finetuning.py --data_dir=DIR --model_name=NAME --task_names=nsmc --recipe=google --num_trials=3
+
+Settings come from --hparams (JSON or a file) and from one flag per field of FinetuningConfig, which wins.
+"""
+
+from absl import flags
+
+from configure_finetuning import FinetuningConfig
+from finetune.finetuning_run import FinetuningRun
+from model import command, hparams
+
+_SCRIPT_FLAGS = ("model_name", "data_dir", "task_names")
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("data_dir", None, "folder of models, vocabulary and fine-tuning data")
+    flags.DEFINE_string("model_name", None, "name of the pre-trained model: DATA_DIR/models/MODEL_NAME")
+    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
+    flags.DEFINE_list("task_names", None, "tasks to learn, separated by commas, one model for all (default: nsmc)")
+    hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
+
+
+def main() -> None:
+    values = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
+    if flags.FLAGS.task_names:
+        values["task_names"] = flags.FLAGS.task_names
+    config = FinetuningConfig.create(command.required("model_name"), command.required("data_dir"), values)
+    print(FinetuningRun(config).run().table())
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

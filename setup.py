@@ -1,0 +1,50 @@
+"""How this project installs. Every dependency has a lower and an upper bound: what was resolved and tested is what users get."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+# Lower bounds: the oldest release known to hold what is used here. Upper bounds: the next release that may break it.
+REQUIRED = [
+    "tensorflow>=2.18,<2.22",  # 2.18 and 2.19 have no wheels for Python 3.13
+    "numpy>=1.26,<3",
+    "absl-py>=2.0,<3",
+    "konlpy>=0.6,<0.7",
+    "mecab-python3>=1.0.9,<2",
+    "python-mecab-ko-dic>=2.1.1,<3",
+    "tokenizers>=0.20,<0.24",
+    "sentencepiece>=0.2,<0.3",
+    "scikit-learn>=1.4,<2",
+    "scipy>=1.11,<2",
+    "tensorboard>=2.18,<2.22",
+    "tqdm>=4.60,<5",
+    "matplotlib>=3.8,<4",
+]
+EXTRAS = {
+    "dev": [
+        "pytest>=8,<10",
+        "hypothesis>=6.100,<7",
+        "ruff>=0.6,<0.18",
+        "mypy>=1.11,<3",
+        # No wheels for Python 3.10 at the newer TensorFlows; what tests it skips there.
+        'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
+    ],
+    # Referees for the parity tests. The exact torch: other releases may compute the same formula in another order.
+    "parity": ["torch==2.13.0", "transformers>=4.57,<6"],
+}
+
+setup(
+    name="dialog-koelectra-tf2",
+    version="0.1.0",
+    description="ELECTRA for Korean on TensorFlow 2: from raw text to a pre-trained model and task scores",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*"]),
+    py_modules=sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "setup"),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
