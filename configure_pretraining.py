@@ -1,6 +1,7 @@
 """The configuration of a pre-training run, under google-research/electra's names."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +9,20 @@ from typing import Any
 from model.command import UserError
 from model.devices import PRECISIONS
 from model.hparams import check, option
-from model.modeling import EMBEDDING_SIZES, SIZES
+from model.modeling import EMBEDDING_SIZES, SIZES, get_bert_config
 
 DEBUG = {"train_batch_size": 8, "num_train_steps": 20, "eval_batch_size": 4, "num_eval_steps": 2}
 DEBUG_MODEL = {"hidden_size": 144, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 576}
+
+_AT_LEAST_1 = (
+    *("train_batch_size", "eval_batch_size", "num_train_steps", "save_checkpoints_steps", "iterations_per_loop", "log_steps"),
+    *("gradient_accumulation_steps", "num_tpu_cores", "embedding_size", "vocab_size"),
+)
+_NOT_NEGATIVE = (
+    *("seed", "num_warmup_steps", "keep_checkpoint_max", "num_eval_steps", "weight_decay_rate", "lr_decay_power"),
+    *("gen_weight", "disc_weight", "generator_layers"),
+)
+_POSITIVE = ("learning_rate", "temperature", "generator_hidden_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,26 +120,39 @@ class PretrainingConfig:
     @property
     def max_predictions_per_seq(self) -> int:
         """Masked slots per example. Unlike in Dialog-KoELECTRA, derived after every override."""
-        return int((self.mask_prob + 0.005) * self.max_seq_length)
+        return min(int((self.mask_prob + 0.005) * self.max_seq_length), self.max_seq_length)
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether a second loss tells real tokens from replaced ones; otherwise this is masked language modelling alone."""
+        return self.electra_objective or self.electric_objective
+
+    @property
+    def has_own_generator(self) -> bool:
+        """Whether the generator is a network apart from the encoder."""
+        return self.has_discriminator and self.untied_generator and not self.uniform_generator
 
     def validate(self) -> None:
         """Raises UserError for values that no run can have."""
-        for name in (
-            "train_batch_size",
-            "eval_batch_size",
-            "num_train_steps",
-            "save_checkpoints_steps",
-            "iterations_per_loop",
-            "log_steps",
+        for names, lowest, allowed in (
+            (_AT_LEAST_1, 1, "at least 1"),
+            (_NOT_NEGATIVE, 0, "finite and not negative"),
+            (_POSITIVE, math.ulp(0.0), "finite and positive"),
         ):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("num_warmup_steps", "keep_checkpoint_max", "num_eval_steps", "weight_decay_rate", "gen_weight", "disc_weight"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
-        _require(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", self.gradient_accumulation_steps, "at least 1")
+            for name in names:
+                value = getattr(self, name)
+                _require(value is None or lowest <= value < math.inf, name, value, allowed)
+        _require(self.seed < 2**62, "seed", self.seed, "less than 2^62")
         _require(0.0 < self.mask_prob < 1.0, "mask_prob", self.mask_prob, "between 0 and 1")
-        _require(self.temperature > 0.0, "temperature", self.temperature, "positive")
         _require(self.max_predictions_per_seq >= 1, "max_seq_length", self.max_seq_length, "long enough for one masked token")
-        positions = self.model_hparam_overrides.get("max_position_embeddings", 512)
+        self._validate_model()
+        if not (self.do_train or self.do_eval):
+            raise UserError("there is nothing to do: do_train and do_eval are both false (--do_train, --do_eval)")
+
+    def _validate_model(self) -> None:
+        if "vocab_size" in self.model_hparam_overrides:
+            raise UserError("vocab_size in model_hparam_overrides: set --vocab_size instead, or leave it to the vocabulary")
+        positions = get_bert_config(self.model_size, self.vocab_size or 1, self.model_hparam_overrides).max_position_embeddings
         if self.max_seq_length > positions:
             raise UserError(
                 f"max_seq_length {self.max_seq_length} is beyond max_position_embeddings {positions}: lower --max_seq_length "
@@ -136,8 +160,13 @@ class PretrainingConfig:
             )
         if self.electric_objective and not self.two_tower_generator:
             raise UserError("electric_objective needs the two-tower generator (--two_tower_generator)")
-        if self.two_tower_generator and not (self.untied_generator and (self.electra_objective or self.electric_objective)):
-            raise UserError("two_tower_generator needs a discriminator apart from it (--untied_generator, --electra_objective)")
+        if self.two_tower_generator and not self.has_own_generator:
+            raise UserError(
+                "two_tower_generator needs networks of its own and a discriminator "
+                "(--untied_generator, --nouniform_generator, --electra_objective)"
+            )
+        if self.uniform_generator and not self.has_discriminator:
+            raise UserError("uniform_generator without a discriminator has nothing to learn (--uniform_generator, --electra_objective)")
 
 
 def _require(condition: bool, name: str, value: Any, allowed: str) -> None:

@@ -1,6 +1,7 @@
 """ModelRunner: one trial of fine-tuning, from start weights to scores. Weights are selected on dev."""
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,8 +122,11 @@ class ModelRunner:
 
     def _evaluation_steps(self) -> list[int]:
         """The steps after which dev is scored; the last one always is."""
-        interval = self._config.eval_every_steps or self._preprocessor.steps_per_epoch()
-        return [*range(interval, self.train_steps, interval), self.train_steps]
+        interval = self._config.eval_every_steps
+        if interval:
+            return [*range(interval, self.train_steps, interval), self.train_steps]
+        epochs = math.ceil(self._config.num_train_epochs)
+        return sorted({max(1, self.train_steps * epoch // epochs) for epoch in range(1, epochs + 1)})
 
     def _select(self, step: int, scores: Scores, seconds: float) -> None:
         """Keeps the weights if they are the best so far; equal ones are not better. First the weights, then the note of them."""

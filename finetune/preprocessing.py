@@ -24,7 +24,7 @@ from model.command import write_atomically
 from model.estimator import InputContext, InputFn
 from model.tokenization import FullTokenizer
 
-LENGTH_STEP = 16  # batches are padded to a multiple of this: few shapes to compile, little padding
+SHORTEST = 16  # batches are padded to this, its double, its fourfold, ...: few shapes to compile, little padding
 GROUPED_BATCHES = 64  # batches of similar length are made within stretches of so many
 
 
@@ -125,26 +125,23 @@ class Preprocessor:
         rows, is_real = prediction_order(table.lengths, batch_size)
         return self._input_fn(table, {"rows": rows, "is_real": is_real}), len(rows)
 
-    def steps_per_epoch(self) -> int:
-        """Training steps in which every example comes once, at least 1."""
-        return max(1, sum(len(self._table(task, "train")) for task in self._tasks) // self._config.train_batch_size)
-
     def num_examples(self, task: Task, split: str) -> int:
         return len(self._table(task, split))
 
     def _input_fn(self, table: FeatureTable, batches: Mapping[str, np.ndarray]) -> InputFn:
         """An input function over `batches`: "rows" int64 [batches, B], and what else each batch holds."""
-        max_length, per_token = self._config.max_seq_length, {spec.name: spec.default for spec in self._specs if spec.per_token}
+        per_token = {spec.name: spec.default for spec in self._specs if spec.per_token}
 
         def input_fn(context: InputContext) -> tf.data.Dataset:
             static = context.static_shapes or self._config.use_tpu
+            choices = tf.constant(padded_lengths(self._config.max_seq_length)[-1 if static else 0 :], tf.int64)
             columns = {name: tf.constant(values) for name, values in table.columns.items()}
             offsets = tf.constant(table.offsets)
 
             def make_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
                 rows = batch.pop("rows")  # [B]
                 lengths = tf.gather(offsets, rows + 1) - tf.gather(offsets, rows)
-                length = max_length if static else _round_up(tf.reduce_max(lengths), max_length)
+                length = choices[tf.searchsorted(choices, tf.reduce_max(lengths)[None])[0]]
                 features = dict(batch, position=tf.range(rows.shape[0], dtype=tf.int64))
                 features["input_mask"] = tf.sequence_mask(lengths, length, tf.int32)  # [B, L]
                 for name, values in columns.items():
@@ -213,9 +210,12 @@ class Preprocessor:
         return build_table(rows, [*own_specs, *task.get_feature_specs()])
 
 
-def _round_up(length: tf.Tensor, max_length: int) -> tf.Tensor:
-    """The next multiple of LENGTH_STEP, but no more than `max_length`."""
-    return tf.minimum((length + LENGTH_STEP - 1) // LENGTH_STEP * LENGTH_STEP, max_length)
+def padded_lengths(max_length: int) -> list[int]:
+    """The lengths that batches may have: 100 -> [16, 32, 64, 100]."""
+    lengths = [SHORTEST]
+    while lengths[-1] < max_length:
+        lengths.append(2 * lengths[-1])
+    return [*lengths[:-1], max_length]
 
 
 def write_table(path: str, table: FeatureTable) -> None:

@@ -4,6 +4,7 @@ A checkpoint appears whole or not at all: it is written under a temporary name, 
 last, then the state file is replaced; older ones are removed only after that.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 
@@ -22,17 +23,18 @@ _DATA, _INDEX = ".data-00000-of-00001", ".index"
 
 def save(folder: str, step: int, variables: Sequence[tf.Variable], keep_max: int) -> str:
     """Writes `variables` under their names as FOLDER/model.ckpt-STEP and returns that prefix; keeps the newest `keep_max`."""
-    tf.io.gfile.makedirs(folder)
     prefix, temporary = tf.io.gfile.join(folder, f"{PREFIX}-{step}"), tf.io.gfile.join(folder, f"{_TEMPORARY}{step}")
     values = [variable.read_value() for variable in variables]
     names = [variable_name(variable) for variable in variables]
     try:
+        tf.io.gfile.makedirs(folder)
         tf.raw_ops.SaveV2(prefix=temporary, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+        remove(prefix)  # one of the same step, of a run that was rolled back: its index must never meet the new data
+        for suffix in (_DATA, _INDEX):
+            tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
     except tf.errors.OpError as error:
         remove_leftovers(folder)
         raise DataError(f"could not write a checkpoint to {folder!r}: {error.message} (--model_dir)") from error
-    for suffix in (_DATA, _INDEX):
-        tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
     kept = [path for path in checkpoints(folder) if _step_of(path) <= step]  # later ones belong to a run that was rolled back
     _write_state(folder, kept[-keep_max:] if keep_max else kept)
     for path in kept[:-keep_max] if keep_max else []:
@@ -48,12 +50,27 @@ def checkpoints(folder: str) -> list[str]:
 
 
 def latest(folder: str) -> str | None:
-    """The prefix that the state file names, else the newest complete checkpoint, else None."""
-    state = tf.train.get_checkpoint_state(folder) if tf.io.gfile.isdir(folder) else None
-    if state and tf.io.gfile.exists(state.model_checkpoint_path + _INDEX):
-        return state.model_checkpoint_path
+    """The prefix that the state file names, else the newest complete checkpoint, else None.
+
+    State files of TensorFlow 1 may hold absolute paths; where the folder was moved or copied since, the files beside count.
+    """
+    for path in _named_by_state(folder):
+        if tf.io.gfile.exists(path + _INDEX):
+            return path
     found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def _named_by_state(folder: str) -> list[str]:
+    """Where the newest checkpoint may lie according to the state file; [] where there is none that can be read."""
+    try:
+        state = tf.train.get_checkpoint_state(folder) if tf.io.gfile.isdir(folder) else None
+    except UnicodeDecodeError:
+        logging.warning("The state file in %s is damaged: taking the newest checkpoint", folder)
+        return []
+    if state is None:
+        return []
+    return [tf.io.gfile.join(folder, posixpath.basename(state.model_checkpoint_path)), state.model_checkpoint_path]
 
 
 def remove(prefix: str) -> None:
@@ -64,10 +81,11 @@ def remove(prefix: str) -> None:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Deletes the files of a save that was interrupted."""
+    """Deletes the files of a save that was interrupted. Only for the process that writes to `folder`."""
     for name in tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []:
         orphan = re.fullmatch(rf"({re.escape(PREFIX)}-\d+){re.escape(_DATA)}", name)
-        if name.startswith(_TEMPORARY) or (orphan and not tf.io.gfile.exists(tf.io.gfile.join(folder, orphan[1] + _INDEX))):
+        temporary = name.startswith(_TEMPORARY) or re.search(r"\.tmp-[0-9a-f]{8}$", name)
+        if temporary or (orphan and not tf.io.gfile.exists(tf.io.gfile.join(folder, orphan[1] + _INDEX))):
             tf.io.gfile.remove(tf.io.gfile.join(folder, name))
 
 
@@ -99,6 +117,24 @@ def read(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
 def restore(prefix: str, variables: Sequence[tf.Variable]) -> None:
     """Loads every variable by its name; UserError names the first one that is missing or has another shape."""
     load(prefix, {variable_name(variable): variable for variable in variables})
+
+
+def restore_newest(folder: str, variables: Sequence[tf.Variable]) -> str | None:
+    """Loads the newest checkpoint of `folder` that is sound and returns its prefix; None if there is no checkpoint at all.
+
+    A damaged one is passed over with a warning, as the one before it leads to the same weights; DataError if none is sound.
+    """
+    newest, found = latest(folder), checkpoints(folder)
+    if newest is None:
+        return None
+    older = found[: found.index(newest)] if newest in found else found
+    for prefix in (newest, *reversed(older)):
+        try:
+            restore(prefix, variables)
+            return prefix
+        except DataError as error:
+            logging.warning("%s: trying the one before it", error)
+    raise DataError(f"none of the {1 + len(older)} checkpoint(s) in {folder!r} can be read: remove them to start anew (--model_dir)")
 
 
 def warm_start(prefix: str, variables: Sequence[tf.Variable]) -> list[str]:

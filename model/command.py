@@ -91,7 +91,7 @@ def _to_builtin(value: Any) -> Any:
 def read_json(path: str, flag: str) -> Any:
     """Reads a JSON file. `flag` is the flag that named it, for the error."""
     gfile = _gfile()
-    if not gfile.exists(path):
+    if not gfile.exists(path) or gfile.isdir(path):
         raise UserError(f"no file {path!r} (--{flag})")
     with gfile.GFile(path, "rb") as file:
         try:

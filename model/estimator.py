@@ -94,7 +94,7 @@ class Hook:
         """Before the first step; `step` steps were done by earlier runs."""
 
     def after_steps(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After every `log_steps` steps and after the last; metrics are means over the steps since the previous call."""
+        """After every `log_steps` steps and before every save; metrics are means over the steps since the previous call."""
 
     def after_save(self, step: int, path: str) -> None:
         """After a checkpoint is complete."""
@@ -155,14 +155,17 @@ class Estimator:
     def train(self, input_fn: InputFn, max_steps: int, hooks: Sequence[Hook] = ()) -> int:
         """Trains until `max_steps` updates were made in all, counting earlier runs in this model_dir; returns the step reached.
 
-        Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and DataError when a loss or gradient is not finite
-        or a record cannot be read (nothing is saved then: the last checkpoint stays as it is).
+        Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and DataError when a loss or gradient is not finite.
+        Then, as after any other error, nothing is saved: the last checkpoint stays as it is.
         """
+        if self._writes_files:
+            checkpoint.remove_leftovers(self.config.model_dir)
         step = self.restore_or_initialize()
         if step >= max_steps:
             logging.info("Nothing to train: %s is at step %d of %d", self.config.model_dir, step, max_steps)
             return step
         batches = self._iterate(input_fn, InputContext(self.config.train_batch_size, self._batches_seen(), self.config.jit_compile))
+        hooks = hooks if self._writes_files else ()
         for hook in hooks:
             hook.begin(step, max_steps)
         try:
@@ -170,32 +173,41 @@ class Estimator:
                 step = self._train_loop(batches, step, max_steps, hooks, caught)
         finally:
             for hook in hooks:
-                hook.end(step)
+                hook.end(int(self.global_step.numpy()))
         return step
 
     def _train_loop(self, batches: Iterator, step: int, max_steps: int, hooks: Sequence[Hook], caught: list[int]) -> int:
         pending: list[tuple[int, Sums]] = []
+        saved = step
         while step < max_steps:
             count = min(self.config.iterations_per_loop, max_steps - step, _until_next(step, self.config.save_checkpoints_steps))
-            sums = self._train_steps(batches, count)
+            previous, sums = step, self._train_steps(batches, count)
             step = int(self.global_step.numpy()) if self._scaling else step + count
             pending.append((step, sums))
-            save = bool(caught) or step == max_steps or step % self.config.save_checkpoints_steps == 0
-            if save or step // self.config.log_steps > (step - count) // self.config.log_steps:
+            self._check_scale(step > previous, step)
+            # Asked once a step: a signal that comes during the lines below is noticed, and answered with a save, in the next step.
+            stopping = bool(caught)
+            # Not twice at one step: where float16 skips, the checkpoint that is there leads to the same weights.
+            save = step > saved and (stopping or step == max_steps or step % self.config.save_checkpoints_steps == 0)
+            if save or step // self.config.log_steps > previous // self.config.log_steps:
                 metrics = self._add_up(pending)
                 pending = []
                 for hook in hooks:
                     hook.after_steps(step, metrics)
             if save:
-                path = self.save(step)
+                saved, path = step, self.save(step)
                 for hook in hooks:
                     hook.after_save(step, path)
-            if caught:
-                raise Stopped(caught[0], step)
+            if stopping:
+                break
+        if caught:
+            raise Stopped(caught[0], step)
         return step
 
     def save(self, step: int) -> str:
-        """Writes a checkpoint of everything to model_dir; returns its prefix."""
+        """Writes a checkpoint of everything to model_dir; returns its prefix. Of several workers only the first writes."""
+        if not self._writes_files:
+            return tf.io.gfile.join(self.config.model_dir, f"{checkpoint.PREFIX}-{step}")
         return checkpoint.save(self.config.model_dir, step, self.variables, self.config.keep_checkpoint_max)
 
     def _add_up(self, pending: Sequence[tuple[int, Sums]]) -> dict[str, float]:
@@ -203,7 +215,7 @@ class Estimator:
         for step, sums in pending:
             for name, value in sums.items():
                 number = value.numpy().astype(np.float64)
-                if not np.all(np.isfinite(number)) and not (self._scaling and name == "gradient_norm"):
+                if not np.all(np.isfinite(number)):
                     raise DataError(
                         f"{name} is {number} at step {step}: training diverged and was stopped, the last checkpoint is untouched; "
                         "lower --learning_rate, raise --num_warmup_steps or train with --precision=float32"
@@ -241,7 +253,7 @@ class Estimator:
         norm = self.optimizer.apply_gradients(gradients, self.global_step.read_value(), finite)
         sums = {**sums, "steps": tf.ones([]), "gradient_norm": norm, "learning_rate": self.optimizer.learning_rate(self.global_step)}
         if self._scaling:
-            sums["loss_scale"] = scale
+            sums |= {"loss_scale": scale, "gradient_norm": tf.where(finite, norm, 0.0)}  # an overflow is no news in float16
             self._scaling.update(finite)
         self.global_step.assign_add(tf.cast(finite, tf.int64))
         return sums
@@ -275,6 +287,18 @@ class Estimator:
             return values
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
+    @property
+    def _writes_files(self) -> bool:
+        """False in all but the first of several workers (TF_CONFIG): they share one model_dir."""
+        return self.strategy.extended.should_checkpoint
+
+    def _check_scale(self, advanced: bool, step: int) -> None:
+        if self._scaling and not advanced and self._scaling.scale.numpy() <= 1.0:
+            raise DataError(
+                f"gradients are not finite after step {step}, whatever the loss scale: training was stopped, the last checkpoint is "
+                "untouched; lower --learning_rate or train with --precision=bfloat16 or float32"
+            )
+
     def _batch_step(self) -> tf.Tensor:
         return self._scaling.batches.read_value() if self._scaling else self.global_step.read_value()
 
@@ -294,10 +318,8 @@ class Estimator:
     def restore_or_initialize(self) -> int:
         """Weights, in this order: the newest checkpoint of model_dir, else init_checkpoint, else the start values. Returns the step."""
         if not self._restored:
-            checkpoint.remove_leftovers(self.config.model_dir)
-            resume = checkpoint.latest(self.config.model_dir)
+            resume = checkpoint.restore_newest(self.config.model_dir, self.variables)
             if resume:
-                checkpoint.restore(resume, self.variables)
                 logging.info("Resumed from %s", resume)
             elif self._init_checkpoint:
                 checkpoint.warm_start(checkpoint.resolve(self._init_checkpoint), self.model.trainable_variables)

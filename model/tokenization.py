@@ -25,7 +25,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Sentencepiece models of other makers name the same roles otherwise.
 _SENTENCEPIECE_NAMES = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
 MAX_WORD_CHARS = 200  # as in google-research/electra: a longer word is one [UNK]
-CACHE_SIZE = 1 << 17  # eojeols; about 60 MB when full
+CACHE_SIZE = 1 << 18  # eojeols; about 80 MB when full
 
 
 class Piece(NamedTuple):

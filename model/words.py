@@ -44,8 +44,11 @@ class WordSplitter:
 
         Unlike google-research/electra, whose lower-casing left Hangul as single jamo (NFD).
         """
-        if _PLAIN_WORD.fullmatch(text):
-            return NormalizedText(text.lower() if self.do_lower_case else text, None)
+        # Printable text holds nothing to delete and no space but U+0020; most eojeols end here.
+        if text.isprintable() and "\ufffd" not in text and not self.strip_accents and unicodedata.is_normalized("NFC", text):
+            lowered = text.lower() if self.do_lower_case else text
+            if len(lowered) == len(text) and (lowered.isascii() or unicodedata.is_normalized("NFC", lowered)):
+                return NormalizedText(lowered, None)
         kept = [index for index, char in enumerate(text) if not _is_dropped(char)]
         clean = "".join([" " if _is_space(text[index]) else text[index] for index in kept])
         if self.do_lower_case:
@@ -62,13 +65,10 @@ class WordSplitter:
         """
         return [(start, self.analyzer.morphs(text[start:end])) for start, end in _word_spans(text)]
 
-    def marked_words(self, text: str) -> list[str]:
-        """Returns all morphemes of a line, the later ones of a word marked: 심각 ##합니다 ."""
+    def marked_words(self, eojeol: str) -> list[str]:
+        """Returns the morphemes of an eojeol, the later ones of each word marked: "심각합니다." -> 심각 ##합니다 ."""
         return [
-            "##" + morph if index else morph
-            for eojeol in EOJEOL.findall(text)
-            for _, morphs in self.split(self.normalize(eojeol).text)
-            for index, morph in enumerate(morphs)
+            "##" + morph if index else morph for _, morphs in self.split(self.normalize(eojeol).text) for index, morph in enumerate(morphs)
         ]
 
 

@@ -8,6 +8,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -61,7 +62,10 @@ class BuildFolder:
             self._require_equal(started, parameters, "an unfinished build")
         elif not self._is_free():
             raise UserError(f"{self.path} is in use and holds no data set of this tool: choose another --output_dir, or give --overwrite")
-        os.makedirs(self._work, exist_ok=True)
+        try:
+            os.makedirs(self._work, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self.path}: {error.strerror} (--output_dir)") from error
         self.write_json("parameters", parameters)
         return None
 
@@ -94,8 +98,11 @@ class BuildFolder:
             if isinstance(value, dict) and isinstance(found.get(key), dict):
                 self._require_equal(found[key], value, what)
             elif found.get(key) != value:
+                old, new = found.get(key), value
+                if isinstance(old, list):
+                    old, new = next(pair for pair in itertools.zip_longest(old, new) if pair[0] != pair[1])
                 raise UserError(
-                    f"{self.path} holds {what} with {key} = {str(found.get(key))[:200]}, not {str(value)[:200]}: "
+                    f"{self.path} holds {what} with {key} = {old}, not {new}: "
                     f"change --{_FLAGS.get(key, key)} or --output_dir, or give --overwrite to start afresh"
                 )
 

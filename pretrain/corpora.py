@@ -15,7 +15,7 @@ from model.command import DataError, UserError
 
 BYTE_ORDER_MARK = "\ufeff"
 BLOCK_BYTES = 1 << 13  # keeps an article or a conversation whole, and still lets a one-document corpus give up a small part
-UNIT_BYTES = 1 << 19  # a fraction of a second of tokenizing: what a killed build loses, and a fair share for every process
+UNIT_BYTES = 1 << 19  # about a second of tokenizing: what a kill loses; and enough of them for every process
 
 
 def expand_files(patterns: Sequence[str], flag: str = "corpus") -> list[str]:

@@ -9,9 +9,9 @@ processes nor an interruption changes a byte.
 
 import dataclasses
 import functools
-import hashlib
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,15 +24,15 @@ from model.command import UserError
 from model.hparams import option
 from model.tokenization import FullTokenizer
 from pretrain.build_folder import BuildFolder
-from pretrain.corpora import cut_units, expand_files, read_blocks, unpacked_size
-from pretrain.example_writer import Draws, Example, ExampleTable, ExampleWriter
+from pretrain.corpora import expand_files, read_blocks, unpacked_size
+from pretrain.draws import FOR_DEALING, FOR_EXAMPLES, FOR_UNIT_ORDER, Draws
+from pretrain.example_writer import Example, ExampleTable, ExampleWriter
+from pretrain.units import Unit, read_units
 from pretrain.workers import Workers
 
 FORMAT_VERSION = 1
 TRAIN, HELD_OUT = "train", "eval"  # their keys in the manifest
 FILE_PREFIX = {TRAIN: "pretrain_data.tfrecord", HELD_OUT: "eval_data.tfrecord"}
-# What a stream of random numbers is for: the part of its key that follows the seed.
-FOR_HOLDING_OUT, FOR_EXAMPLES, FOR_UNIT_ORDER, FOR_DEALING = range(4)
 UNITS_SHUFFLED_AT_ONCE = 64  # some 30 to 60 MB of text
 SHARDS_AT_ONCE = 100  # open files of one process
 MIN_SEQ_LENGTH = 5  # the shortest target that ExampleBuilder draws
@@ -132,56 +132,9 @@ def _cut(tokens: list[int], length: int) -> tuple[list[int], list[int]]:
     return tokens[:length], tokens[length:]
 
 
-# ---- first half: text to examples, unit by unit
+# ---- what one process does
 
-
-def hold_out(fraction: float, seed: int) -> Iterator[bool]:
-    """Says for block 0, 1, 2, ... of the corpus whether it is held out: one of every 1 / `fraction` blocks, at a random place.
-
-    Stratified rather than independent draws, so that a corpus of a few hundred blocks gets its share too.
-    """
-    draws = Draws(seed, FOR_HOLDING_OUT)
-    stratum = 0
-    chosen = int(draws.uniform() / fraction) if fraction else -1
-    block = 0
-    while True:
-        yield block == chosen
-        while fraction and chosen <= block:
-            stratum += 1
-            chosen = int((stratum + draws.uniform()) / fraction)
-        block += 1
-
-
-class Unit(NamedTuple):
-    """A unit of work. parts: (held out?, lines) of consecutive blocks with the same fate; an empty line ends a document."""
-
-    number: int
-    parts: list[tuple[bool, list[str]]]
-    size: int
-    documents: int
-    lines: int
-
-    @property
-    def name(self) -> str:
-        """Names the unit's file after its place and its text, so that text edited between two runs is noticed."""
-        text = "\n".join(line for _, lines in self.parts for line in lines)
-        return f"unit-{self.number:07d}-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}"
-
-
-def read_units(files: Sequence[str], config: DatasetConfig) -> Iterator[Unit]:
-    """Cuts the corpus into units and decides which of their blocks are held out."""
-    held_out = hold_out(config.eval_fraction, config.seed)
-    for number, blocks in enumerate(cut_units(read_blocks(files, config.blanks_separate_docs))):
-        parts: list[tuple[bool, list[str]]] = []
-        for block, fate in zip(blocks, held_out, strict=False):
-            if not parts or parts[-1][0] != fate:
-                parts.append((fate, []))
-            parts[-1][1].extend(block.lines + [""] * block.ends_document)
-        size = sum(block.size for block in blocks)
-        yield Unit(number, parts, size, sum(block.ends_document for block in blocks), sum(len(block.lines) for block in blocks))
-
-
-UNIT_COUNTS = ("train", "eval", "tokens", "discarded_tokens", "unk_tokens")  # examples by kind, then pieces of text
+UNIT_COUNTS = ("train_examples", "eval_examples", "tokens", "discarded_tokens", "unk_tokens")
 
 
 class Worker:
@@ -322,6 +275,9 @@ def _check(config: DatasetConfig) -> None:
         "seed": (0, 1 << 63),
         "eval_fraction": (0, 0.5),
     }
+    for folder in filter(os.path.isdir, config.corpus_dir.split(",")):
+        if os.path.realpath(config.output_dir).startswith(os.path.join(os.path.realpath(folder), "")):
+            raise UserError(f"--output_dir={config.output_dir} lies in --corpus_dir={folder}: the shards would be read as text next time")
     for name, (low, high) in limits.items():
         if not low <= getattr(config, name) <= high:
             raise UserError(f"{name} must be from {low} to {high}, got {getattr(config, name)} (--{name})")
@@ -339,10 +295,10 @@ def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, 
     """Makes the examples of every unit that lacks its file; returns the units' names in order and what was counted."""
     names = []
     counts = Counter(dict.fromkeys(("documents", "lines", "bytes", *UNIT_COUNTS), 0))
-    with tqdm(total=sum(map(unpacked_size, files)), unit="B", unit_scale=True, desc="tokenizing", mininterval=0.5) as bar:
+    with _progress(sum(map(unpacked_size, files)), "tokenizing", "B") as bar:
 
         def unfinished() -> Iterator[Unit]:
-            for unit in read_units(files, config):
+            for unit in read_units(files, config.blanks_separate_docs, config.eval_fraction, config.seed):
                 names.append(unit.name)
                 counts.update(documents=unit.documents, lines=unit.lines, bytes=unit.size)
                 done = folder.unit_counts(unit.name)
@@ -360,24 +316,37 @@ def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, 
 
 def _write_shards(config: DatasetConfig, counts: dict[str, Any], folder: BuildFolder, workers: Workers) -> dict[str, Any]:
     """Writes the shards that are missing; returns the manifest's entries "train" and "eval"."""
-    if not counts[TRAIN]:
-        raise UserError("no examples to train on: the corpus is too small to hold some of it out (--eval_fraction=0)")
-    num_shards = {TRAIN: config.num_out_files, HELD_OUT: math.ceil(config.num_out_files * config.eval_fraction)}
-    deals = {}
-    for kind, wanted in num_shards.items():
-        if counts[kind] < wanted:
-            logging.warning("only %d %s examples for %d shards: writing %d", counts[kind], kind, wanted, counts[kind])
-        number = min(wanted, counts[kind])
-        deals[kind] = Deal(kind, list(range(number)), number)
+    examples = {kind: counts[f"{kind}_examples"] for kind in (TRAIN, HELD_OUT)}
+    deals = _deals(config, examples)
     tasks = []
-    for deal in deals.values():
+    for deal in deals:
         missing = [shard for shard, name in zip(deal.shards, deal.names, strict=True) if folder.entry(name) is None]
         size = max(1, min(SHARDS_AT_ONCE, math.ceil(len(missing) / config.num_processes)))
         tasks += [deal._replace(shards=missing[start : start + size]) for start in range(0, len(missing), size)]
-    with tqdm(total=sum(len(task.shards) for task in tasks), unit="shard", desc="writing") as bar:
+    with _progress(sum(len(task.shards) for task in tasks), "writing", "shard") as bar:
         for written in workers.map("write_shards", iter(tasks)):
             bar.update(written)
-    return {kind: {"examples": counts[kind], "shards": [folder.entry(name) for name in deal.names]} for kind, deal in deals.items()}
+    return {deal.kind: {"examples": examples[deal.kind], "shards": [folder.entry(name) for name in deal.names]} for deal in deals}
+
+
+def _deals(config: DatasetConfig, examples: dict[str, int]) -> list[Deal]:
+    """All shards of both kinds. Unlike google-research/electra none is empty: few examples make fewer shards."""
+    if not examples[TRAIN]:
+        raise UserError("no examples to train on: the corpus is too small to hold some of it out (--eval_fraction=0)")
+    if config.eval_fraction and not examples[HELD_OUT]:
+        logging.warning("nothing is held out: the corpus is too small for an eval_fraction of %g", config.eval_fraction)
+    wanted = {TRAIN: config.num_out_files, HELD_OUT: math.ceil(config.num_out_files * config.eval_fraction)}
+    numbers = {kind: min(wanted[kind], examples[kind]) for kind in wanted}
+    for kind, number in numbers.items():
+        if 0 < number < wanted[kind]:
+            logging.warning("%d %s examples make %d shards, not %d", examples[kind], kind, number, wanted[kind])
+    return [Deal(kind, list(range(number)), number) for kind, number in numbers.items()]
+
+
+def _progress(total: int, what: str, unit: str) -> tqdm:
+    """A bar on stderr with speed and time left; in a log file a line every half minute."""
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B", mininterval=interval, maxinterval=2 * interval)
 
 
 def _report(manifest: dict[str, Any]) -> None:

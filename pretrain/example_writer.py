@@ -17,25 +17,6 @@ import numpy as np
 RECORDS_AT_ONCE = 2048  # check sums are computed side by side over so many records
 
 
-class Draws:
-    """Random numbers that depend on `key` alone: Philox words, whose stream numpy promises never to change (NEP 19)."""
-
-    def __init__(self, *key: int) -> None:
-        self._words = np.random.Philox(np.random.SeedSequence(key))
-
-    def uniform(self) -> float:
-        """A number in [0, 1)."""
-        return (int(self._words.random_raw()) >> 11) * 2.0**-53
-
-    def integer(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included, as random.randint."""
-        return low + int(self.uniform() * (high - low + 1))
-
-    def permutation(self, count: int) -> np.ndarray:
-        """The numbers 0..count-1 in random order, int64 [count]."""
-        return np.argsort(self._words.random_raw(count), kind="stable")
-
-
 class Example(NamedTuple):
     """One training example before padding.
 
@@ -58,7 +39,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class ExampleTable:
-    """Many examples in three arrays. ids: uint32 [tokens], all examples end to end; lengths, seconds: int32 [examples]."""
+    """Many examples in three arrays. ids: unsigned [tokens], all examples end to end; lengths, seconds: int32 [examples]."""
 
     ids: np.ndarray
     lengths: np.ndarray
@@ -66,9 +47,10 @@ class ExampleTable:
 
     @classmethod
     def from_examples(cls, examples: Sequence[Example]) -> "ExampleTable":
-        flat = [token for example in examples for token in example.ids]
+        ids = np.array([token for example in examples for token in example.ids], np.uint32)
         lengths = np.array([len(example.ids) for example in examples], np.int32)
-        return cls(np.array(flat, np.uint32), lengths, np.array([example.second for example in examples], np.int32))
+        seconds = np.array([example.second for example in examples], np.int32)
+        return cls(ids.astype(np.min_scalar_type(ids.max(initial=0))), lengths, seconds)
 
     @classmethod
     def concatenate(cls, tables: Sequence["ExampleTable"]) -> "ExampleTable":

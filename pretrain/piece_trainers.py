@@ -103,19 +103,20 @@ def _repeat(words: dict[str, int]) -> Iterator[str]:
 
 
 def train_sentencepiece(
-    sentences: Sequence[str], model_type: str, reserved: Sequence[str], vocab_size: int, min_frequency: int, limit_alphabet: int
+    sentences: Sequence[str], model_type: str, reserved: Sequence[str], vocab_size: int, min_frequency: int, max_chars: int
 ) -> tuple[bytes, list[str]]:
     """Trains a sentencepiece model of `model_type` unigram or bpe; returns its bytes and its pieces in the order of their ids.
 
     reserved: the first entries; [PAD] and [UNK] come first, the rest become control symbols, which no text can produce.
-    Characters below `min_frequency` or beyond `limit_alphabet` are left out of the model.
+    Characters below `min_frequency` or beyond `max_chars` are left out of the model.
 
     Raises UserError when sentencepiece cannot make a model of this size.
     """
     import sentencepiece
 
-    chars = Counter(char for sentence in sentences for char in sentence.replace(" ", ""))
-    kept = [count for _, count in chars.most_common(limit_alphabet) if count >= min_frequency]
+    # The trainer counts a space before each word; it keeps the most frequent characters that make up this share of the text.
+    chars = Counter(char for sentence in sentences for char in " " + sentence)
+    kept = [count for _, count in chars.most_common(max_chars) if count >= min_frequency]
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -131,7 +132,7 @@ def train_sentencepiece(
             pad_piece=reserved[0],
             unk_piece=reserved[1],
             control_symbols=list(reserved[2:]),
-            character_coverage=sum(kept) / max(1, sum(chars.values())),
+            character_coverage=sum(kept) / chars.total(),
             # The text is NFC already; the default, NFKC, would turn ㅋㅋ into jamo that no longer combine.
             normalization_rule_name="identity",
             max_sentence_length=1 << 20,
@@ -139,6 +140,9 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(f"sentencepiece could not make {vocab_size} pieces (--vocab_size): {' '.join(str(error).split())[:300]}") from error
+        reason = str(error).rpartition("] ")[2].strip()
+        raise UserError(
+            f"sentencepiece cannot make a vocabulary of {vocab_size} entries from this corpus: {reason} (--vocab_size)"
+        ) from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     return model.getvalue(), [processor.id_to_piece(row) for row in range(len(processor))]

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
+from google.protobuf.message import DecodeError
 
 from model.command import DataError, UserError, read_json
 from model.estimator import Features, InputContext, InputFn
+from pretrain.build_folder import MANIFEST, WORK
 
 FEATURES = ("input_ids", "input_mask", "segment_ids")
 _WINDOW_RECORDS = 65536  # about 40 MB of records at length 128: shuffled well, and read again at most once by a resumed run
+_SCAN_BATCH = 1024
 _LAST_EPOCH = 2**40
 
 
@@ -53,11 +56,12 @@ def get_updated_inputs(inputs: Inputs, **changes: tf.Tensor) -> Inputs:
 
 
 class RecordSet(NamedTuple):
-    """TFRecord shards, how many records each holds, and the manifest of their folder ({} where there is none)."""
+    """TFRecord shards, how many records each holds, and how their text became ids."""
 
     files: list[str]
     counts: list[int]
-    manifest: dict[str, Any]
+    tokenizer: dict[str, Any]  # provenance from manifest.json, {} where there is none
+    highest_id: int  # the highest token id where a whole data set was read for want of a manifest, else -1
 
     @property
     def total(self) -> int:
@@ -65,23 +69,56 @@ class RecordSet(NamedTuple):
 
 
 def find_records(pattern: str, flag: str, length: int) -> RecordSet:
-    """The shards that match `pattern`; UserError if there are none or they were not built for `length`, DataError if damaged."""
-    files = sorted(path for path in tf.io.gfile.glob(pattern) if ".tmp" not in path)
+    """The shards that match `pattern` (several: separated by commas), which may lie in several folders.
+
+    Raises UserError if there are none, or they were not built for `length` or not all with the same tokenizer; DataError if one
+    is damaged.
+    """
+    found = {path for part in pattern.split(",") for path in tf.io.gfile.glob(part.strip()) if ".tmp" not in posixpath.basename(path)}
+    files = sorted(found)
     if not files:
         raise UserError(f"no TFRecord files match {pattern!r}: run build_pretraining_dataset.py or set --{flag}")
-    manifest_path = posixpath.join(posixpath.dirname(files[0]), "manifest.json")
-    manifest = read_json(manifest_path, flag) if tf.io.gfile.exists(manifest_path) else {}
-    if not manifest:
-        logging.warning("No manifest.json beside %s: counting records; tokenizer and vocabulary cannot be checked", files[0])
-        records = RecordSet(files, [_count_records(path, length) for path in files], {})
-    else:
-        _check_length(manifest["max_seq_length"], length, pattern)
-        shards = {shard["file"]: shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])}
-        _check_shards(files, shards, length)
-        records = RecordSet(files, [shards[posixpath.basename(path)]["records"] for path in files], manifest)
-    if not records.total:
+    manifests = {folder: _read_manifest(folder, length, flag) for folder in sorted({posixpath.dirname(path) for path in files})}
+    counts, highest_id = [], -1
+    for path in files:
+        manifest = manifests[posixpath.dirname(path)]
+        if manifest:
+            counts.append(_count_from_manifest(path, manifest, length, flag))
+        else:
+            scan = _scan(path, length)
+            counts.append(scan.records)
+            highest_id = max(highest_id, scan.highest_id)
+    if not sum(counts):
         raise UserError(f"the TFRecord files {pattern!r} hold no examples (--{flag})")
-    return records
+    return RecordSet(files, counts, _common_tokenizer(manifests, flag), highest_id)
+
+
+def _read_manifest(folder: str, length: int, flag: str) -> dict[str, Any]:
+    """The manifest.json of a folder of shards; {} where there is none."""
+    path = posixpath.join(folder, MANIFEST)
+    if not tf.io.gfile.exists(path):
+        if tf.io.gfile.isdir(posixpath.join(folder, WORK)):
+            raise UserError(f"the TFRecords in {folder!r} are unfinished: run build_pretraining_dataset.py to its end (--{flag})")
+        logging.warning("No manifest.json in %r: reading all records to count them; their tokenizer cannot be checked", folder)
+        return {}
+    manifest = read_json(path, flag)
+    if not isinstance(manifest, dict) or manifest.get("format_version") != 1:
+        raise UserError(f"{path} is not a manifest of build_pretraining_dataset.py (--{flag})")
+    _check_length(manifest["max_seq_length"], length, folder)
+    return manifest
+
+
+def _common_tokenizer(manifests: dict[str, dict[str, Any]], flag: str) -> dict[str, Any]:
+    """The tokenizer that all data sets share; UserError where two differ."""
+    (first, common), *others = [(folder, manifest.get("tokenizer", {})) for folder, manifest in manifests.items()]
+    for folder, tokenizer in others:
+        for name in sorted({*common, *tokenizer}):
+            if common.get(name) != tokenizer.get(name):
+                raise UserError(
+                    f"TFRecords of different tokenizers cannot be mixed: {name} is {common.get(name)!r} in {first} but "
+                    f"{tokenizer.get(name)!r} in {folder} (--{flag})"
+                )
+    return common
 
 
 def _check_length(found: int, length: int, where: str) -> None:
@@ -92,37 +129,56 @@ def _check_length(found: int, length: int, where: str) -> None:
         )
 
 
-def _check_shards(files: list[str], shards: dict[str, Any], length: int) -> None:
-    """Sizes against the manifest: a truncated shard is found before the run starts."""
-    for path in files:
-        shard = shards.get(posixpath.basename(path))
-        if shard is None:
-            raise UserError(f"{path} is not in the manifest.json beside it: remove it or set --pretrain_tfrecords")
-        size = tf.io.gfile.stat(path).length
-        if size != shard["bytes"]:
-            _count_records(path, length)
-            raise DataError(f"{path} has {size} bytes but manifest.json says {shard['bytes']}: build the data set again")
+def _count_from_manifest(path: str, manifest: dict[str, Any], length: int, flag: str) -> int:
+    """The number of records, once the size agrees: a truncated shard is found before the run starts."""
+    shards = {shard["file"]: shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])}
+    shard = shards.get(posixpath.basename(path))
+    if shard is None:
+        raise UserError(f"{path} is not in the manifest.json beside it: remove it or change --{flag}")
+    size = tf.io.gfile.stat(path).length
+    if size != shard["bytes"]:
+        _diagnose(path, length)
+        raise DataError(f"{path} has {size} bytes but manifest.json says {shard['bytes']}: build the data set again")
+    return shard["records"]
 
 
-def _count_records(path: str, length: int) -> int:
-    """Reads a whole shard; DataError names the first record that is damaged or does not parse."""
-    number = 0
+class Scan(NamedTuple):
+    """What reading a whole shard told."""
+
+    records: int
+    highest_id: int
+
+
+def _scan(path: str, length: int) -> Scan:
+    """Reads a whole shard, quickly where it is sound; DataError names the first record that is damaged or does not fit."""
+    records, highest_id = 0, -1
+    try:
+        for features in tf.data.TFRecordDataset(path).batch(_SCAN_BATCH).map(lambda batch: _parse(batch, length)):
+            records += int(features["input_ids"].shape[0])
+            highest_id = max(highest_id, int(tf.reduce_max(features["input_ids"])))
+    except tf.errors.OpError:
+        _diagnose(path, length)
+        raise
+    return Scan(records, highest_id)
+
+
+def _diagnose(path: str, length: int) -> None:
+    """Reads a shard record by record; DataError names the first that is damaged, UserError if it was built for another length."""
+    number, advice = 0, "build the data set again"
     try:
         for serialized in tf.data.TFRecordDataset(path):
             found = tf.train.Example.FromString(serialized.numpy()).features.feature
             lengths = {name: len(found[name].int64_list.value) for name in FEATURES}
+            if number == 0 and len(set(lengths.values())) == 1 and lengths["input_ids"]:
+                _check_length(lengths["input_ids"], length, path)
             if set(lengths.values()) != {length}:
-                if number == 0:
-                    _check_length(lengths["input_ids"], length, path)
-                raise DataError(f"record {number} of {path} has lengths {lengths} instead of {length}: build the data set again")
+                raise DataError(f"record {number} of {path} has features of lengths {lengths} instead of {length}: {advice}")
             number += 1
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise DataError(f"record {number} of {path} is truncated or corrupt ({error.message}): build the data set again") from error
-    except Exception as error:
-        if type(error).__name__ == "DecodeError":
-            raise DataError(f"record {number} of {path} is not a tf.train.Example: build the data set again") from error
-        raise
-    return number
+    except tf.errors.OpError as error:
+        reason = error.message.partition("\n")[0].partition("[Op:")[0].strip()
+        raise DataError(f"record {number} of {path} is truncated or corrupt ({reason}): {advice}") from error
+    except DecodeError as error:
+        raise DataError(f"record {number} of {path} is not a tf.train.Example: {advice}") from error
 
 
 @contextlib.contextmanager
@@ -134,7 +190,7 @@ def explained(records: RecordSet, length: int) -> Iterator[None]:
         for path in records.files:
             if not tf.io.gfile.exists(path):
                 raise DataError(f"{path} disappeared during the run: build the data set again") from None
-            _count_records(path, length)
+            _scan(path, length)
         raise  # the records are sound: the error is another one
 
 
@@ -148,7 +204,9 @@ def train_input_fn(records: RecordSet, length: int, seed: int) -> InputFn:
         buffer = min(records.total, files_per_window * max(records.counts))
 
         def order(epoch: tf.Tensor) -> tf.Tensor:
-            return tf.random.experimental.stateless_shuffle(tf.range(len(records.files)), seed=tf.stack([tf.cast(seed, tf.int64), epoch]))
+            with tf.device("CPU"):  # where data sets are computed, also when this is called outside of one
+                key = tf.stack([tf.cast(seed, tf.int64), epoch])
+                return tf.random.experimental.stateless_shuffle(tf.range(len(records.files)), seed=key)
 
         def read_window(epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
             key = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.cast(window[0], tf.int64) + 1)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from configure_pretraining import PretrainingConfig
-from model.random import RandomState, gumbel, uniform
+from model.layers import argmax_with_gumbel
+from model.random import RandomState, gumbel, random_bits, uniform
 from pretrain.pretrain_data import Inputs, SpecialTokens, get_updated_inputs
 
 KEEP_PROBABILITY = 0.15  # of the masked positions, this share keeps its token; none gets a random one
@@ -104,10 +105,10 @@ def sample_from_softmax(logits: tf.Tensor, random: RandomState, disallow: tf.Ten
     `disallow` int32 [B, N] names one id per row that must not be drawn. Unlike google-research/electra this gives ids, not
     one-hot rows, and leaves out the softmax inside the arg-max, which changes nothing.
     """
-    scores = logits + gumbel(random, "generator/sample", _shape_of(logits))
+    words = random_bits(random, "generator/sample", _shape_of(logits))
     if disallow is not None:
-        scores -= 1000.0 * tf.one_hot(disallow, logits.shape[-1])
-    return tf.argmax(scores, -1, tf.int32)
+        logits -= 1000.0 * tf.one_hot(disallow, logits.shape[-1])
+    return argmax_with_gumbel(logits, words)
 
 
 class FakeData(NamedTuple):

@@ -11,8 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from configure_pretraining import PretrainingConfig
+from model.command import UserError
 from model.estimator import Features, ModeKeys, Sums
-from model.layers import Dense, LayerNorm, bias_gelu, create_variable, glorot_uniform, matmul, truncated_normal, zeros
+from model.layers import (
+    Dense,
+    LayerNorm,
+    argmax,
+    bias_gelu,
+    create_variable,
+    cross_entropy,
+    glorot_uniform,
+    matmul,
+    truncated_normal,
+    zeros,
+)
 from model.modeling import BertConfig, BertModel, BertOutput, get_bert_config
 from model.random import RandomState
 from pretrain import pretrain_helpers
@@ -28,14 +40,20 @@ def get_model_config(config: PretrainingConfig, vocab_size: int) -> BertConfig:
 
 
 def get_generator_config(config: PretrainingConfig, bert_config: BertConfig) -> BertConfig:
-    """The generator's shape: a fraction of the discriminator's width and depth, heads of 64."""
+    """The generator's shape: a fraction of the discriminator's width and depth, heads of 64; UserError if the two do not fit."""
     hidden_size = int(round(bert_config.hidden_size * config.generator_hidden_size))
+    heads = max(1, hidden_size // 64)
+    if hidden_size < 1 or hidden_size % heads:
+        raise UserError(
+            f"generator_hidden_size {config.generator_hidden_size} of {bert_config.hidden_size} makes a generator {hidden_size} wide, "
+            f"which must be a positive multiple of its {heads} attention heads (--generator_hidden_size)"
+        )
     return dataclasses.replace(
         bert_config,
         hidden_size=hidden_size,
         num_hidden_layers=int(round(bert_config.num_hidden_layers * config.generator_layers)),
         intermediate_size=4 * hidden_size,
-        num_attention_heads=max(1, hidden_size // 64),
+        num_attention_heads=heads,
     )
 
 
@@ -54,7 +72,7 @@ class GeneratorPredictions(tf.Module):
         """vectors [B, N, D], table [V, E] -> logits float32 [B, N, V]."""
         hidden = bias_gelu(self.dense.matmul(vectors), tf.convert_to_tensor(self.dense.bias))
         hidden = self.layer_norm(tf.cast(hidden, tf.float32))  # [B, N, E]
-        logits = matmul(hidden, tf.transpose(tf.cast(table, self.dtype)), self.dtype)
+        logits = matmul(hidden, table, self.dtype, transpose_kernel=True)
         return tf.cast(logits, tf.float32) + self.output_bias
 
 
@@ -83,7 +101,7 @@ class ClozeOutput(NamedTuple):
 
 def get_softmax_output(logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> ClozeOutput:
     """logits float32 [B, N, V], targets int32 [B, N], weights float32 [B, N]."""
-    return ClozeOutput(logits, tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), weights)
+    return ClozeOutput(logits, cross_entropy(logits, targets), weights)
 
 
 class Outputs(NamedTuple):
@@ -112,7 +130,6 @@ class PretrainingModel(tf.Module):
         self.config, self.special = config, special
         self.bert_config = get_model_config(config, vocab_size)
         seed, shape = config.seed, self.bert_config
-        self.has_discriminator = config.electra_objective or config.electric_objective
         self.encoder = BertModel(shape, config.embedding_size, "electra", None, seed, dtype)
         self.generators = self._make_generators(dtype)
         self.generator_predictions = None
@@ -120,14 +137,14 @@ class PretrainingModel(tf.Module):
             inputs = sum(generator.config.hidden_size for generator in self.generators)
             table = self.generators[0].get_embedding_table()
             self.generator_predictions = GeneratorPredictions(inputs, table, shape.initializer_range, seed, dtype)
-        self.discriminator_predictions = DiscriminatorPredictions(shape, seed, dtype) if self.has_discriminator else None
+        self.discriminator_predictions = DiscriminatorPredictions(shape, seed, dtype) if config.has_discriminator else None
 
     def _make_generators(self, dtype: tf.DType) -> list[BertModel]:
         """None, one, or two (left-to-right and right-to-left) generator networks; the encoder itself where it is tied."""
         config = self.config
         if config.uniform_generator:
             return []
-        if not (self.has_discriminator and config.untied_generator):
+        if not config.has_own_generator:
             return [self.encoder]
         shape = get_generator_config(config, self.bert_config)
         shared = None if config.untied_generator_embeddings else self.encoder.embeddings
@@ -186,7 +203,7 @@ class PretrainingModel(tf.Module):
         sequence_output = run(self.encoder, inputs, noise, site="electra").get_sequence_output()
         logits = self.discriminator_predictions(sequence_output)
         if self.config.electric_objective and cloze is not None:  # Clark et al. 2020b, eq. 5: noise-contrastive estimation
-            log_q = -tf.nn.sparse_softmax_cross_entropy_with_logits(inputs.input_ids, cloze.logits)
+            log_q = -cross_entropy(cloze.logits, inputs.input_ids)
             logits += tf.stop_gradient(log_q) + float(np.log(self.config.mask_prob / (1.0 - self.config.mask_prob)))
         return sequence_output, logits
 
@@ -217,7 +234,9 @@ class PretrainingModel(tf.Module):
         if out.disc_logits is not None:
             sums |= discriminator_sums(out.disc_logits, out.fake, with_histograms=not training)
             loss += self.config.disc_weight * sums["disc_loss"] / (denominators["tokens"] + EPSILON)
-        sums["examples"] = tf.reduce_sum(features["is_real"]) if "is_real" in features else tf.cast(tf.size(features["position"]), tf.float32)
+        sums["examples"] = (
+            tf.reduce_sum(features["is_real"]) if "is_real" in features else tf.cast(tf.size(features["position"]), tf.float32)
+        )
         return loss, sums
 
     def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -260,7 +279,7 @@ def run(
 def generator_sums(out: Outputs) -> Sums:
     """Sums over the masked slots."""
     weights, targets = out.mlm.weights, out.masked_inputs.masked_lm_ids
-    predictions = tf.argmax(out.mlm.logits, -1, tf.int32)
+    predictions = argmax(out.mlm.logits)
     return {
         "mlm_loss": tf.reduce_sum(out.mlm.losses * weights),
         "mlm_correct": tf.reduce_sum(tf.cast(predictions == targets, tf.float32) * weights),

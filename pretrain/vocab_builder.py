@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import tempfile
 import zlib
@@ -23,14 +24,15 @@ from tqdm import tqdm
 from model import morphemes, tokenization
 from model.command import UserError, write_atomically, write_json
 from model.hparams import option
-from model.tokenization import SPECIAL_TOKENS, FullTokenizer
+from model.tokenization import CACHE_SIZE, SPECIAL_TOKENS, FullTokenizer
 from model.words import EOJEOL, WordSplitter
 from pretrain import piece_trainers
-from pretrain.corpora import cut_units, expand_files, read_blocks, unpacked_size
+from pretrain.corpora import expand_files, read_lines, unpacked_size
 from pretrain.workers import Workers
 
 FORMAT_VERSION = 1
 ALGORITHMS = ("wordpiece", "morpheme_frequency", "sentencepiece_unigram", "sentencepiece_bpe")
+CHUNK_LINES = 5000
 HELD_BACK_ONE_IN = 100  # lines; 1 % of 43 MB are some 40,000 eojeols, which fix the fertility to a hundredth
 
 
@@ -40,7 +42,7 @@ class VocabConfig:
 
     corpus: str = option("", "text to read: files, globs and folders, separated by commas; .gz is unpacked")
     output_dir: str = option("", "folder for vocab.txt, vocab.json and, for sentencepiece, vocab.model")
-    tokenizer_type: str | None = option(None, "how text is cut (sentencepiece for those algorithms, else mecab_wordpiece)")
+    tokenizer_type: str | None = option(None, "how text is cut; None: as the algorithm wants", tokenization.TOKENIZER_TYPES)
     analyzer: str = option("mecab", "morpheme analyser of mecab_wordpiece", morphemes.ANALYZERS)
     algorithm: str = option("wordpiece", "how pieces are chosen", ALGORITHMS)
     vocab_size: int = option(40000, "entries of the vocabulary, special and unused ones included")
@@ -65,6 +67,11 @@ class VocabConfig:
         """The entries before the first piece."""
         return [*SPECIAL_TOKENS, *(f"[unused{index}]" for index in range(self.unused_size))]
 
+    @property
+    def room(self) -> int:
+        """How many pieces there is room for."""
+        return self.vocab_size - len(self.reserved)
+
 
 class Counts(NamedTuple):
     """What a corpus, or a part of it, holds. words: marked morphemes; held_back: eojeols of the lines kept out of training."""
@@ -79,17 +86,22 @@ class WordCounter:
     """What one process does: counts the words of a list of lines."""
 
     def __init__(self, do_lower_case: bool, strip_accents: bool, analyzer: str):
-        self._splitter = WordSplitter(do_lower_case, strip_accents, analyzer)
+        self._marked_words = functools.lru_cache(CACHE_SIZE)(WordSplitter(do_lower_case, strip_accents, analyzer).marked_words)
 
     def count(self, lines: Sequence[str]) -> Counts:
         """Counts marked words (`심각`, `##합니다`); U+2581 is taken out, since the trainers need it as a mark."""
-        held_back = [line for line in lines if is_held_back(line)]
-        eojeols = Counter(eojeol for line in lines if not is_held_back(line) for eojeol in EOJEOL.findall(line))
+        eojeols: Counter[str] = Counter()
+        held_back: Counter[str] = Counter()
+        held_back_lines = 0
+        for line in lines:
+            kept = not is_held_back(line)
+            (eojeols if kept else held_back).update(EOJEOL.findall(line))
+            held_back_lines += not kept
         words: Counter[str] = Counter()
         for eojeol, count in eojeols.items():
-            for word in self._splitter.marked_words(eojeol.replace(piece_trainers.SENTINEL, "")):
+            for word in self._marked_words(eojeol.replace(piece_trainers.SENTINEL, "")):
                 words[word] += count
-        return Counts(len(lines), words, len(held_back), Counter(eojeol for line in held_back for eojeol in EOJEOL.findall(line)))
+        return Counts(len(lines), words, held_back_lines, held_back)
 
 
 def is_held_back(line: str) -> bool:
@@ -164,11 +176,18 @@ def _require_text(found: Any, files: Sequence[str]) -> None:
 # ---- counting
 
 
-def _read_chunks(files: Sequence[str], bar: tqdm) -> Iterator[list[str]]:
-    """Lists of stripped, non-empty lines, cut by the text alone."""
-    for unit in cut_units(read_blocks(files, blanks_separate_docs=True)):
-        bar.update(sum(block.size for block in unit))
-        yield [line for block in unit for line in block.lines]
+def _read_lines(files: Sequence[str], bar: tqdm) -> Iterator[str]:
+    """Stripped, non-empty lines."""
+    for line in itertools.chain.from_iterable(map(read_lines, files)):
+        bar.update(len(line.encode("utf-8")) + 1)
+        if line.strip():
+            yield line.strip()
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Shares of work for one process."""
+    while chunk := list(itertools.islice(lines, CHUNK_LINES)):
+        yield chunk
 
 
 def _progress(files: Sequence[str]) -> tqdm:
@@ -183,7 +202,7 @@ def _count_words(config: VocabConfig, files: Sequence[str]) -> Counts:
     words: Counter[str] = Counter()
     held_back: Counter[str] = Counter()
     with _progress(files) as bar, Workers(make_counter, config.num_processes) as workers:
-        for part in workers.map("count", _read_chunks(files, bar)):
+        for part in workers.map("count", _chunks(_read_lines(files, bar))):
             lines += part.lines
             held_back_lines += part.held_back_lines
             words.update(part.words)
@@ -196,13 +215,12 @@ def _count_words(config: VocabConfig, files: Sequence[str]) -> Counts:
 
 def _choose_pieces(config: VocabConfig, words: Counter[str]) -> list[str]:
     """The pieces after the reserved entries, characters first."""
-    room = config.vocab_size - len(config.reserved)
     # As in the reference's own trainer, whose limit counts the special tokens.
     limit = config.limit_alphabet - (len(config.reserved) if config.algorithm == "morpheme_frequency" else 0)
-    symbols = piece_trainers.choose_symbols(words, config.min_frequency, limit, most=(room + 1) // 2)
+    symbols = piece_trainers.choose_symbols(words, config.min_frequency, limit, most=(config.room + 1) // 2)
     if config.algorithm == "wordpiece":
-        return piece_trainers.train_wordpiece(words, symbols, room, config.min_frequency)
-    return piece_trainers.most_frequent_words(words, symbols, room, config.min_frequency)
+        return piece_trainers.train_wordpiece(words, symbols, config.room, config.min_frequency)
+    return piece_trainers.most_frequent_words(words, symbols, config.room, config.min_frequency)
 
 
 def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Counts, list[str], bytes]:
@@ -212,7 +230,7 @@ def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Cou
     lines, held_back_lines = 0, 0
     held_back: Counter[str] = Counter()
     with _progress(files) as bar:
-        for line in (line for chunk in _read_chunks(files, bar) for line in chunk):
+        for line in _read_lines(files, bar):
             lines += 1
             if is_held_back(line):
                 held_back_lines += 1
@@ -226,7 +244,7 @@ def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Cou
         config.reserved,
         config.vocab_size,
         config.min_frequency,
-        config.limit_alphabet,
+        max_chars=min(config.limit_alphabet, (config.room + 1) // 2),
     )
     return Counts(lines, Counter(), held_back_lines, held_back), rows, model
 

@@ -16,7 +16,7 @@ from grammar import Noun, Predicate, draw, render, word
 from passages import PASSAGES
 from reviews import ASPECTS, JUDGEMENTS, OPENINGS, SHORT, SUBJECTS, USES, VERDICTS, WHEN
 
-DOCUMENTS = {"dialogues": 190, "chats": 130, "passages": 150, "reviews": 160, "comments": 110}  # file of the corpus -> documents
+DOCUMENTS = {"dialogues": 190, "chats": 130, "passages": 150, "reviews": 200, "comments": 280}  # file of the corpus -> documents
 TRAIN_ROWS, TEST_ROWS = 2400, 600
 HEADER = "id\tdocument\tlabel"
 FIRST_ID = 100_001

@@ -1,0 +1,68 @@
+"""A made-up NSMC, small enough that a network learns it within seconds."""
+
+import pathlib
+import random
+
+import pytest
+
+from configure_finetuning import FinetuningConfig
+from finetune import task_builder
+from finetune.classification.classification_tasks import NSMC
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+GOOD, BAD, OTHER = ["좋다", "재미", "최고", "감동"], ["나쁘다", "지루", "최악", "실망"], ["영화", "배우", "이야기", "음악", "화면", "장면"]
+SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+
+
+def reviews(count: int, seed: int) -> str:
+    """A header and `count` rows: a few neutral words and one that gives the label away."""
+    generator = random.Random(seed)
+    lines = ["id\tdocument\tlabel"]
+    for index in range(count):
+        label = generator.randrange(2)
+        words = generator.choices(OTHER, k=generator.randrange(1, 5)) + [generator.choice([BAD, GOOD][label])]
+        generator.shuffle(words)
+        lines.append(f"{index}\t{' '.join(words)}\t{label}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def home(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A data_dir with a vocabulary of whole words and an NSMC of 300 + 60 rows."""
+    (tmp_path / "finetuning_data" / "nsmc").mkdir(parents=True)
+    (tmp_path / "finetuning_data" / "nsmc" / "ratings_train.txt").write_text(reviews(300, 1), encoding="utf-8")
+    (tmp_path / "finetuning_data" / "nsmc" / "ratings_test.txt").write_text(reviews(60, 2), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(SPECIALS + GOOD + BAD + OTHER) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def make_config(home):
+    """make_config(name=value, ...) -> FinetuningConfig of a tiny model with random weights in `home`."""
+
+    def make(**user) -> FinetuningConfig:
+        values = {
+            "init_checkpoint": "none",
+            "tokenizer_type": "wordpiece",
+            "model_hparam_overrides": SHAPE,
+            "embedding_size": 16,
+            "max_seq_length": 16,
+            "learning_rate": 3e-3,
+            "layerwise_lr_decay": 0.0,
+            "num_train_epochs": 2.0,
+            "train_batch_size": 16,
+            "dev_fraction": 0.2,
+        }
+        return FinetuningConfig.create("tiny", str(home), values | user)
+
+    return make
+
+
+@pytest.fixture
+def twin(home, monkeypatch) -> None:
+    """A second task, "twin": other texts, in the same layout."""
+    folder = home / "finetuning_data" / "twin"
+    folder.mkdir()
+    (folder / "ratings_train.txt").write_text(reviews(100, 3), encoding="utf-8")
+    (folder / "ratings_test.txt").write_text(reviews(20, 4), encoding="utf-8")
+    monkeypatch.setitem(task_builder.TASKS, "twin", type("Twin", (NSMC,), {"name": "twin"}))

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune.finetuning_model import FinetuningModel
+from finetune.starting_point import find_starting_point
+from finetune.task_builder import get_tasks
+from model import checkpoint
+from model.command import UserError
+from model.estimator import ModeKeys
+from model.layers import variable_name
+from model.modeling import BertConfig, BertModel
+
+STEP = tf.constant(3, tf.int64)
+
+
+@pytest.fixture
+def build(make_config):
+    def make(seed=1, **user) -> FinetuningModel:
+        config = make_config(**user)
+        start = find_starting_point(config)
+        return FinetuningModel(config, get_tasks(config), start.bert_config, start.embedding_size, seed)
+
+    return make
+
+
+def batch(length=16, size=4, tasks=("nsmc",)):
+    generator = np.random.default_rng(0)
+    lengths = np.array([3, 7, 9, 5])[:size]
+    mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
+    features = {
+        "input_ids": tf.constant(generator.integers(5, 19, (size, 10)) @ np.eye(10, length, dtype=np.int64) * mask, tf.int32),
+        "input_mask": tf.constant(mask),
+        "segment_ids": tf.zeros([size, length], tf.int32),
+        "position": tf.range(size, dtype=tf.int64),
+        "task_id": tf.constant(np.arange(size) % len(tasks), tf.int32),
+    }
+    for task in tasks:
+        features[f"{task}_eid"] = tf.range(2, 2 + size)
+        features[f"{task}_label_ids"] = tf.constant([0, 1, 1, 0][:size])
+    return features
+
+
+def loss_of(model, features, mode=ModeKeys.EVAL):
+    return model.loss(features, model.denominators(features), STEP, mode)
+
+
+def test_variables_are_the_published_ones(build):
+    names = {variable_name(variable): variable.shape.as_list() for variable in build().trainable_variables}
+    assert names["electra/embeddings/word_embeddings"] == [19, 16]
+    assert names["electra/encoder/layer_0/attention/self/query/kernel"] == [16, 16]
+    assert names["task_specific/nsmc/classifier/kernel"] == [16, 2] and names["task_specific/nsmc/classifier/bias"] == [2]
+    assert all(name.startswith(("electra/", "task_specific/nsmc/classifier/")) for name in names)
+
+
+def test_outputs_do_not_depend_on_the_padding(build):
+    model = build(max_seq_length=32)
+    short, long = model.predict(batch(16)), model.predict(batch(32))
+    np.testing.assert_allclose(short["nsmc/logits"], long["nsmc/logits"], atol=1e-6)
+    np.testing.assert_allclose(loss_of(model, batch(16))[0], loss_of(model, batch(32))[0], atol=1e-6)
+
+
+def test_loss_is_the_mean_or_as_in_the_original_the_sum(build):
+    mean, sums = loss_of(build(), batch())
+    total, _ = loss_of(build(loss_reduction="sum"), batch())
+    losses = build().predict(batch())["nsmc/loss"].numpy()
+    np.testing.assert_allclose(mean, losses.mean(), rtol=1e-6)
+    np.testing.assert_allclose(total, losses.sum(), rtol=1e-6)
+    np.testing.assert_allclose(build().summarize({name: value.numpy() for name, value in sums.items()})["loss"], losses.mean(), rtol=1e-6)
+
+
+def test_rows_that_fill_up_a_batch_count_nothing(build):
+    model, features = build(), batch()
+    features["is_real"] = tf.constant([1.0, 1.0, 0.0, 0.0])
+    losses = model.predict(batch())["nsmc/loss"].numpy()
+    np.testing.assert_allclose(loss_of(model, features)[0], losses[:2].mean(), rtol=1e-6)
+
+
+def test_dropout_is_a_function_of_seed_and_step(build):
+    model, features = build(), batch()
+    first = loss_of(model, features, ModeKeys.TRAIN)[0].numpy()
+    assert first == loss_of(model, features, ModeKeys.TRAIN)[0].numpy()
+    assert first != loss_of(model, features)[0].numpy()
+    assert first != model.loss(features, model.denominators(features), STEP + 1, ModeKeys.TRAIN)[0].numpy()
+
+
+def test_an_example_trains_the_layers_of_its_own_task_alone(build, twin):
+    model, features = build(task_names=["nsmc", "twin"]), batch(tasks=("nsmc", "twin"))
+    outputs = model.predict(features)
+    mine = np.stack([outputs["nsmc/loss"], outputs["twin/loss"]])[[0, 1, 0, 1], range(4)]
+    np.testing.assert_allclose(loss_of(model, features)[0], mine.mean(), rtol=1e-6)
+
+
+def saved_encoder(folder, seed=9, **shape) -> str:
+    values = {"vocab_size": 19, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertModel(BertConfig(**values | {"max_position_embeddings": 32} | shape), 16, "electra", seed=seed)
+    other = tf.Variable(1.0, name="discriminator_predictions/dense/bias")
+    return checkpoint.save(str(folder), 5, [*model.trainable_variables, other], keep_max=1)
+
+
+def test_the_encoder_comes_from_the_checkpoint_and_the_head_does_not(build, home):
+    prefix, model = saved_encoder(home / "ckpt"), build()
+    head = model.heads[0].classifier.kernel.numpy()
+    model.load_encoder(prefix)
+    for variable in model.encoder.trainable_variables:
+        np.testing.assert_array_equal(variable, checkpoint.read(prefix, [variable_name(variable)])[variable_name(variable)])
+    np.testing.assert_array_equal(model.heads[0].classifier.kernel, head)
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name(build, home):
+    with pytest.raises(UserError, match=r"electra/embeddings/word_embeddings.*\[20, 16\].*\[19, 16\]"):
+        build().load_encoder(saved_encoder(home / "ckpt", vocab_size=20))
+    deeper = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+    with pytest.raises(UserError, match=r"lacks 'electra/encoder/layer_1/.*--init_checkpoint"):
+        build(model_hparam_overrides=deeper).load_encoder(saved_encoder(home / "ckpt2"))
+
+
+def test_a_checkpoint_of_the_original_loads_as_it_is(golden, make_config):
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
+    config = make_config()
+    model = FinetuningModel(config, get_tasks(config), BertConfig(vocab_size=1000, **shape), 128, seed=1)
+    prefix = checkpoint.resolve(str(golden / "small"))
+    model.load_encoder(prefix)
+    name = "electra/encoder/layer_1/output/dense/kernel"
+    variables = {variable_name(variable): variable for variable in model.trainable_variables}
+    np.testing.assert_array_equal(variables[name], checkpoint.read(prefix, [name])[name])

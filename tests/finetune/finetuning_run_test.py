@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from finetune import finetuning_run
+from finetune.finetuning_run import FinetuningRun
+from model import checkpoint
+from model.command import UserError
+from model.modeling import BertConfig, BertModel
+
+FAST = {"num_train_epochs": 0.5}
+
+
+def folders(home, kind):
+    return sorted((home / "models" / "tiny" / kind).glob("*"))
+
+
+def test_trials_are_scored_summarized_and_not_done_again(make_config, home, monkeypatch):
+    results = FinetuningRun(make_config(num_trials=2, write_test_outputs=True, n_writes_test=1, **FAST)).run()
+    assert [trial["seed"] for trial in results.trials] == [42, 43]
+    (folder,) = folders(home, "results")
+    assert {path.name for path in folder.iterdir()} == {"results.json", "results.txt", "nsmc_test_seed_42.tsv"}
+    predictions = [line.split("\t") for line in (folder / "nsmc_test_seed_42.tsv").read_text().splitlines()[1:]]
+    accuracy = 100 * np.mean([label == prediction for _, label, prediction, *_ in predictions])
+    assert len(predictions) == 60 and results.trials[0]["scores"]["nsmc"]["test"]["accuracy"] == pytest.approx(accuracy)
+    assert "nsmc  test   accuracy" in results.table() and "60" in results.table()
+
+    trial_dir = folders(home, "finetuning_models")[0] / folder.name.removeprefix("nsmc-") / "seed_42"
+    assert {path.name for path in trial_dir.iterdir()} == {"best", "checkpoint", "config.json", "history.json"}
+    assert json.loads((trial_dir / "config.json").read_text())["finetuning"]["seed"] == 42
+
+    def refuse(*arguments):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(finetuning_run, "ModelRunner", refuse)
+    again = FinetuningRun(make_config(num_trials=2, **FAST)).run()
+    assert again.trials == json.loads(json.dumps(results.trials))
+    with pytest.raises(AssertionError, match="trained again"):
+        FinetuningRun(make_config(num_trials=3, **FAST)).run()
+    with pytest.raises(AssertionError, match="trained again"):
+        FinetuningRun(make_config(learning_rate=1e-3, **FAST)).run()
+
+
+def test_results_of_different_texts_and_start_weights_lie_apart(make_config, home):
+    def config_hash(**user):
+        return FinetuningRun(make_config(**user)).results._description["config_hash"]
+
+    shape = BertConfig(19, 16, 1, 2, 32, max_position_embeddings=32)
+    prefixes = [checkpoint.save(str(home / str(seed)), 1, BertModel(shape, seed=seed).trainable_variables, 1) for seed in (1, 2)]
+    hashes = {config_hash(), *(config_hash(init_checkpoint=prefix) for prefix in prefixes)}
+    test_file = home / "finetuning_data" / "nsmc" / "ratings_test.txt"
+    test_file.write_text(test_file.read_text() + "1\t영화\t0\n")
+    hashes.add(config_hash())
+    assert len(hashes) == 4
+    assert config_hash() == config_hash(num_trials=5, write_test_outputs=True, save_checkpoints_steps=3)
+
+
+def test_pretrained_weights_are_taken(make_config, home):
+    prefix = checkpoint.save(
+        str(home / "start"), 1, BertModel(BertConfig(19, 16, 1, 2, 32, max_position_embeddings=32)).trainable_variables, 1
+    )
+    results = FinetuningRun(make_config(init_checkpoint=str(home / "start"), learning_rate=1e-12, num_train_epochs=0.1)).run()
+    assert f"start: {prefix}" in results.table()
+    trial_dir = next((home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/seed_42/best"))
+    name = "electra/encoder/layer_0/output/dense/kernel"
+    np.testing.assert_allclose(
+        checkpoint.read(checkpoint.latest(str(trial_dir)), [name])[name], checkpoint.read(prefix, [name])[name], atol=1e-8
+    )
+
+
+def test_only_the_last_trials_weights_are_kept_if_so_asked(make_config, home):
+    FinetuningRun(make_config(num_trials=2, keep_all_models=False, do_eval=False, **FAST)).run()
+    assert [path.name for path in (home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/*")] == ["seed_43"]
+
+
+def test_scoring_can_be_done_later_without_training(make_config):
+    with pytest.raises(UserError, match="no finished trial.*--do_train"):
+        FinetuningRun(make_config(do_train=False, **FAST)).run()
+    trained = FinetuningRun(make_config(do_eval=False, **FAST)).run()
+    assert set(trained.trials[0]["scores"]["nsmc"]) == {"dev"}
+    scored = FinetuningRun(make_config(do_train=False, **FAST)).run()
+    assert set(scored.trials[0]["scores"]["nsmc"]) == {"dev", "test"}
+    assert scored.trials[0]["scores"]["nsmc"]["dev"] == trained.trials[0]["scores"]["nsmc"]["dev"]
+
+
+def test_one_model_learns_several_tasks(make_config, twin):
+    results = FinetuningRun(make_config(task_names=["nsmc", "twin"], **FAST)).run()
+    assert set(results.trials[0]["scores"]) == {"nsmc", "twin"}
+    assert results.trials[0]["rows"]["twin"]["test"] == 20

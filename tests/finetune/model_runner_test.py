@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune import model_runner
+from finetune.model_runner import ModelRunner, create_optimizer
+from finetune.preprocessing import Preprocessor
+from finetune.starting_point import find_starting_point
+from finetune.task_builder import get_tasks
+from model import checkpoint
+from model.command import UserError
+from model.layers import variable_name
+
+
+@pytest.fixture
+def build(make_config):
+    def make(trial_dir, seed=42, **user) -> ModelRunner:
+        config = make_config(**user)
+        tasks, start = get_tasks(config), find_starting_point(config)
+        return ModelRunner(config, tasks, Preprocessor(config, tasks, start.tokenizer), start, str(trial_dir), seed)
+
+    return make
+
+
+def best_weights(runner):
+    prefix = checkpoint.latest(runner._best_dir)
+    return checkpoint.read(prefix, list(checkpoint.read_shapes(prefix)))
+
+
+def assert_same_weights(first, second):
+    assert set(first) == set(second)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_a_tiny_model_learns_from_random_weights(build, tmp_path):
+    runner = build(tmp_path / "trial", num_train_epochs=8.0)
+    before = runner.evaluate("dev")["nsmc"]
+    runner.train()
+    runner.load_best()
+    after = runner.evaluate("test")["nsmc"]
+    assert after["loss"] < 0.5 * before["loss"] and after["accuracy"] > 90.0
+    assert [entry["step"] for entry in runner.history] == [runner.train_steps * epoch // 8 for epoch in range(1, 9)]
+    weights = best_weights(runner)
+    assert "task_specific/nsmc/classifier/kernel" in weights and not any("adam" in name for name in weights)
+
+
+def test_a_trial_that_is_broken_off_ends_in_the_same_bits(build, tmp_path, monkeypatch):
+    whole = build(tmp_path / "whole", save_checkpoints_steps=4)
+    whole.train()
+
+    def stop(step, path):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_runner.TrialProgress, "after_save", lambda self, step, path: stop(step, path))
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "broken", save_checkpoints_steps=4).train()
+    with monkeypatch.context() as patch:  # after the weights of an evaluation were kept, before they were noted
+        patch.setattr(model_runner, "write_json", lambda path, value: stop(8, path))
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "broken", save_checkpoints_steps=4).train()
+    resumed = build(tmp_path / "broken", save_checkpoints_steps=4)
+    assert resumed.history == []
+    resumed.train()
+    untimed = [[{**entry, "seconds": 0} for entry in runner.history] for runner in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+    assert_same_weights(best_weights(whole), best_weights(resumed))
+    assert_same_weights(
+        *(checkpoint.read(p, list(checkpoint.read_shapes(p))) for p in map(checkpoint.latest, (whole._trial_dir, resumed._trial_dir)))
+    )
+
+
+def test_accumulated_parts_give_the_same_training(build, tmp_path):
+    runners = [build(tmp_path / str(parts), gradient_accumulation_steps=parts, num_train_epochs=1.0) for parts in (1, 4)]
+    for runner in runners:
+        runner.train()
+    first, second = map(best_weights, runners)
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=2e-4, err_msg=name)
+
+
+def test_the_first_of_the_best_dev_scores_is_selected(build, tmp_path, monkeypatch):
+    scores = iter([50.0, 70.0, 60.0, 70.0])
+    runner = build(tmp_path / "trial", eval_every_steps=7, num_train_epochs=28 * 16 / 240)
+    monkeypatch.setattr(runner, "evaluate", lambda split: {"nsmc": {"accuracy": next(scores), "loss": 1.0}})
+    runner.train()
+    assert [entry["step"] for entry in runner.history] == [7, 14, 21, runner.train_steps]
+    assert runner.load_best()["step"] == 14
+    assert [path.rpartition("-")[2] for path in checkpoint.checkpoints(runner._best_dir)] == ["14"]
+
+
+def test_without_a_finished_trial_there_is_nothing_to_score(build, tmp_path):
+    with pytest.raises(UserError, match="no finished trial.*--do_train"):
+        build(tmp_path / "trial").load_best()
+
+
+def test_seeds_give_different_starts_and_orders(build, tmp_path):
+    first, second = (build(tmp_path / str(seed), seed=seed)._estimator.model for seed in (1, 2))
+    assert not np.array_equal(first.heads[0].classifier.kernel, second.heads[0].classifier.kernel)
+
+
+NAMES = [
+    "electra/embeddings/word_embeddings",
+    "electra/embeddings_project/kernel",
+    "electra/encoder/layer_0/output/dense/kernel",
+    "electra/encoder/layer_1/output/dense/kernel",
+    "electra/encoder/layer_2/output/dense/kernel",
+    "task_specific/nsmc/classifier/kernel",
+]
+
+
+def step_sizes(config, steps=10):
+    """How far one update moves each variable whose gradient is 1 in all its elements, in units of the head's."""
+    variables = [tf.Variable(tf.zeros([1]), name=name) for name in NAMES]
+    optimizer = create_optimizer(config, variables, steps, num_layers=3)
+    optimizer.apply_gradients([tf.ones([1])] * len(variables), tf.constant(5, tf.int64))
+    moved = np.array([-variable.numpy()[0] for variable in variables])
+    return moved / moved[-1], [variable_name(variable) for variable in variables]
+
+
+def test_each_layer_learns_more_slowly_than_the_one_above(make_config):
+    ratios, _ = step_sizes(make_config(layerwise_lr_decay=0.8))
+    np.testing.assert_allclose(ratios, [0.8**4, 0.8**4, 0.8**3, 0.8**2, 0.8, 1.0], rtol=1e-5)
+
+
+def test_layerwise_decay_off_by_one_as_in_the_original(make_config):
+    ratios, _ = step_sizes(make_config(layerwise_lr_decay=0.8, layerwise_lr_decay_off_by_one=True))
+    np.testing.assert_allclose(ratios, [0.8**5, 0.8**5, 0.8**4, 0.8**3, 0.8**2, 1.0], rtol=1e-5)
+
+
+def test_the_dialog_recipe_has_one_rate_and_no_warmup(make_config):
+    ratios, _ = step_sizes(make_config(recipe="dialog", layerwise_lr_decay=0.0))
+    np.testing.assert_allclose(ratios, np.ones(6), rtol=1e-6)
+    config = make_config(recipe="dialog", learning_rate=5e-5)
+    optimizer = create_optimizer(config, [tf.Variable([0.0], name="x")], 100, 3)
+    np.testing.assert_allclose([optimizer.learning_rate(step) for step in (0, 50)], [5e-5, 2.5e-5], rtol=1e-6)
+
+
+def test_the_google_recipe_warms_up_over_a_tenth(make_config):
+    optimizer = create_optimizer(make_config(learning_rate=1e-4), [tf.Variable([0.0], name="x")], 100, 3)
+    expected = [0.0, 1e-4 * 0.95 * 0.5, 1e-4 * 0.9, 1e-4 * 0.5]
+    np.testing.assert_allclose([optimizer.learning_rate(step) for step in (0, 5, 10, 50)], expected, rtol=1e-6)
