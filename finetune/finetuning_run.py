@@ -68,6 +68,7 @@ class FinetuningRun:
     def _run_trial(self, seed: int) -> dict[str, Any]:
         """One trial from start weights to scores, as Results keeps it."""
         logging.info("Seed %d of %s in %s", seed, ",".join(self._config.task_names), self._trial_dir(seed))
+        self._check_data()
         self._write_config(seed)
         runner = ModelRunner(self._config, self._tasks, self._preprocessor, self._start, self._trial_dir(seed), seed)
         if self._config.do_train:
@@ -82,6 +83,12 @@ class FinetuningRun:
         steps = {"selected_step": best["step"], "num_train_steps": runner.train_steps}
         return {"seed": seed, **steps, "seconds": seconds, "rows": rows, "scores": scores}
 
+    def _check_data(self) -> None:
+        """Reads every split that will be needed: a bad row shall not come to light after hours of training."""
+        for task in self._tasks:
+            for split in ("train", "dev", *(task.get_test_splits() if self._config.do_eval else ())):
+                self._preprocessor.num_examples(task, split)
+
     def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, Any]:
         """Test split -> metric -> value with the selected weights; writes the predictions that were asked for."""
         if not self._config.do_eval:
@@ -91,6 +98,7 @@ class FinetuningRun:
             outputs = list(runner.predict(task, split))
             scores[split] = runner.score(task, split, outputs)
             if (task.name, split) in self._outputs(seed):
+                tf.io.gfile.makedirs(self._results_dir)
                 task.write_predictions(self._outputs(seed)[task.name, split], outputs)
         return scores
 

@@ -19,6 +19,7 @@ from model.layers import variable_name
 PREFIX = "model.ckpt"
 _TEMPORARY = "saving-"
 _DATA, _INDEX = ".data-00000-of-00001", ".index"
+_UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)  # what TensorFlow raises on damaged files
 
 
 def save(folder: str, step: int, variables: Sequence[tf.Variable], keep_max: int) -> str:
@@ -65,7 +66,7 @@ def _named_by_state(folder: str) -> list[str]:
     """Where the newest checkpoint may lie according to the state file; [] where there is none that can be read."""
     try:
         state = tf.train.get_checkpoint_state(folder) if tf.io.gfile.isdir(folder) else None
-    except UnicodeDecodeError:
+    except ValueError:  # an empty file, or bytes that are no text
         logging.warning("The state file in %s is damaged: taking the newest checkpoint", folder)
         return []
     if state is None:
@@ -101,7 +102,7 @@ def read_shapes(prefix: str) -> dict[str, list[int]]:
     """Name -> shape of everything in a checkpoint; DataError if its index cannot be read."""
     try:
         return dict(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
 
 
@@ -110,7 +111,7 @@ def read(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(prefix)
         return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
 
 

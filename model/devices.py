@@ -1,5 +1,7 @@
 """Which device a run uses: the distribution strategy, the compute type, and whether XLA compiles the step whole."""
 
+import os
+
 import tensorflow as tf
 from absl import logging
 
@@ -14,12 +16,20 @@ def create_strategy(
     """TPUStrategy, MultiWorkerMirroredStrategy (TF_CONFIG), MirroredStrategy (several GPUs), or the default one (CPU, one GPU)."""
     if use_tpu:
         return _tpu_strategy(tpu_name, tpu_zone, gcp_project)
-    if tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict():
+    if _has_workers():
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
     return tf.distribute.get_strategy()
+
+
+def _has_workers() -> bool:
+    """Whether TF_CONFIG names a cluster."""
+    try:
+        return bool(tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict())
+    except ValueError as error:
+        raise UserError(f"the environment variable TF_CONFIG is not JSON ({error}): {os.environ.get('TF_CONFIG')}") from error
 
 
 def _tpu_strategy(tpu_name: str | None, tpu_zone: str | None, gcp_project: str | None) -> tf.distribute.Strategy:

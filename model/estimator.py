@@ -132,7 +132,8 @@ class Estimator:
     ):
         self.config = config
         self.strategy = strategy or tf.distribute.get_strategy()
-        _check_batch(config, self.strategy.num_replicas_in_sync)
+        if optimizer_fn:
+            _check_batch(config, self.strategy.num_replicas_in_sync)
         self._init_checkpoint = init_checkpoint
         with self.strategy.scope():
             self.model = model_fn()

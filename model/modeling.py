@@ -94,7 +94,10 @@ class BertConfig:
 
 def get_bert_config(model_size: str, vocab_size: int, overrides: Mapping[str, Any]) -> BertConfig:
     """The published shape of `model_size` (small, base, large) with the user's `model_hparam_overrides` on top."""
-    return BertConfig.from_dict({**SIZES[model_size], "vocab_size": vocab_size, **overrides})
+    config = BertConfig.from_dict({**SIZES[model_size], "vocab_size": vocab_size, **overrides})
+    if config.vocab_size < vocab_size:
+        raise UserError(f"vocab_size {config.vocab_size} is less than the vocabulary's {vocab_size} (--model_hparam_overrides)")
+    return config
 
 
 class BertOutput(NamedTuple):

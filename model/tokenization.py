@@ -119,9 +119,15 @@ class FullTokenizer:
             "analyzer_version": version,
             "do_lower_case": self.splitter.do_lower_case,
             "strip_accents": self.splitter.strip_accents,
-            "vocab_sha256": _vocab_sha256(self.vocab_file, self.tokenizer_type),
+            "vocab_sha256": self._vocab_sha256(),
             "vocab_size": self.vocab_size,
         }
+
+    def _vocab_sha256(self) -> str:
+        """SHA-256 of vocab.txt; for sentencepiece of the model and the entries, wherever they were read."""
+        if self._sentencepiece is None:
+            return hashlib.sha256(_read_bytes(self.vocab_file)).hexdigest()
+        return hashlib.sha256(self._sentencepiece.serialized_model_proto() + "\n".join(self._rows).encode("utf-8")).hexdigest()
 
     def _special_token(self, name: str) -> str:
         names = (name, _SENTENCEPIECE_NAMES[name]) if self.tokenizer_type == "sentencepiece" else (name,)
@@ -250,23 +256,22 @@ def _read_rows(vocab_file: str, sentencepiece: Any) -> list[str]:
 
 def _read_bytes(path: str) -> bytes:
     if "://" in path:
-        import tensorflow as tf  # only for gs:// and its like: it takes seconds to import
-
-        opened = tf.io.gfile.GFile(path, "rb")
-        missing: Any = tf.errors.OpError
-    else:
-        opened, missing = None, OSError
+        return _read_remote(path)
     try:
-        with opened or open(path, "rb") as file:
+        with open(path, "rb") as file:
             return file.read()
-    except missing as error:
-        raise UserError(f"cannot read {path!r} ({getattr(error, 'strerror', None) or type(error).__name__}) (--vocab_file)") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path!r}: {error.strerror} (--vocab_file)") from error
 
 
-def _vocab_sha256(vocab_file: str, tokenizer_type: str) -> str:
-    """SHA-256 over the bytes of vocab.txt, or of the .model, which alone decides what sentencepiece does."""
-    path = _model_file(vocab_file) if tokenizer_type == "sentencepiece" else vocab_file
-    return hashlib.sha256(_read_bytes(path)).hexdigest()
+def _read_remote(path: str) -> bytes:
+    import tensorflow as tf  # here, because it takes seconds to import
+
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot read {path!r}: {error.message} (--vocab_file)") from error
 
 
 def _model_file(vocab_file: str) -> str:

@@ -22,7 +22,8 @@ from pretrain.example_writer import ExampleTable
 
 MANIFEST = "manifest.json"
 WORK = "unfinished_build"
-_OURS = re.compile(r"(parameters|units)\.json|lock|unit-\d+-[0-9a-f]+\.npz|[a-z_]+\.tfrecord-\d+-of-\d+(\.json)?")
+_SHARD = re.compile(r"(pretrain|eval)_data\.tfrecord-\d+-of-\d+")
+_OURS = re.compile(rf"(parameters|units|manifest)\.json|lock|unit-\d+-[0-9a-f]+\.npz|{_SHARD.pattern}(\.json)?")
 _TEMPORARY = re.compile(r"\.tmp-\d+$")
 _FLAGS = {"vocab_sha256": "vocab_file", "vocab_size": "vocab_file", "analyzer_version": "analyzer", "corpus": "corpus_dir"}
 
@@ -49,7 +50,7 @@ class BuildFolder:
         that holds anything else or a build with other parameters.
         """
         manifest = self._read(os.path.join(self.path, MANIFEST))
-        finished = manifest is not None and isinstance(manifest.get("train"), dict)
+        finished = isinstance(manifest, dict) and {"format_version", "train", "eval"} <= manifest.keys()
         started = self._read(self._file("parameters.json"))
         if overwrite:
             self._remove(manifest if finished else None)
@@ -117,11 +118,10 @@ class BuildFolder:
         if os.path.isdir(self._work):
             with self.locked():
                 pass
-        entries = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
+        moved = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
         listed = [shard["file"] for shard in _shards(manifest)] if manifest else []
-        for name in entries + listed:
-            if name not in ("parameters", "units"):
-                _unlink(os.path.join(self.path, os.path.basename(name)))
+        for name in filter(_SHARD.fullmatch, moved + listed):
+            _unlink(os.path.join(self.path, name))
         self._remove_work()
         if manifest:
             _unlink(os.path.join(self.path, MANIFEST))
@@ -147,7 +147,8 @@ class BuildFolder:
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest and removes what only an unfinished build needs."""
-        self._write(os.path.join(self.path, MANIFEST), manifest)
+        self.write_json("manifest", manifest)
+        os.replace(self._file("manifest.json"), os.path.join(self.path, MANIFEST))
         self._remove_work()
 
     # ---- inside the build
@@ -160,12 +161,8 @@ class BuildFolder:
             return json.load(file)
 
     def write_json(self, name: str, value: Any) -> None:
-        self._write(self._file(f"{name}.json"), value)
-
-    @staticmethod
-    def _write(path: str, value: Any) -> None:
         # Not command.write_json: it imports TensorFlow, which would take longer than building a small data set.
-        with _whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with _whole_file(self._file(f"{name}.json")) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
     def write_unit(self, name: str, counts: Sequence[int], tables: Mapping[str, ExampleTable]) -> None:

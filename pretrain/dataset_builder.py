@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from model.command import UserError
 from model.hparams import option
-from model.tokenization import FullTokenizer
+from model.morphemes import ANALYZERS
+from model.tokenization import TOKENIZER_TYPES, FullTokenizer
 from pretrain.build_folder import BuildFolder
 from pretrain.corpora import expand_files, read_blocks, unpacked_size
 from pretrain.draws import FOR_DEALING, FOR_EXAMPLES, FOR_UNIT_ORDER, Draws
@@ -49,12 +50,12 @@ class DatasetConfig:
     num_processes: int = option(1, "processes that work; does not change the result")
     num_out_files: int = option(1000, "training shards")
     blanks_separate_docs: bool = option(True, "whether a blank line ends a document; otherwise only the end of a file does")
-    tokenizer_type: str = option("mecab_wordpiece", "how text is cut", ("mecab_wordpiece", "wordpiece", "sentencepiece"))
-    analyzer: str = option("mecab", "morpheme analyser", ("mecab", "okt", "komoran", "kkma", "hannanum", "none"))
+    tokenizer_type: str = option("mecab_wordpiece", "how text is cut", TOKENIZER_TYPES)
+    analyzer: str = option("mecab", "morpheme analyser", ANALYZERS)
     do_lower_case: bool = option(False, "lower-case the text")
     strip_accents: bool = option(False, "strip accents from letters")
     seed: int = option(42, "what all random choices depend on")
-    # One in 200: 22 GB of text still train on all but 110 MB, and the 43 MB of a review corpus give about a thousand examples to
+    # One in 200: 22 GB of text still train on all but 110 MB, and the 43 MB of a review corpus give some hundred examples to
     # evaluate on, some ten thousand masked tokens, which fixes an accuracy to half a point.
     eval_fraction: float = option(0.005, "part of the text held out for evaluation, by documents (long ones: by runs of lines)")
     overflow: str = option("discard", "tokens beyond max_seq_length are lost, or open the next example", ("discard", "carry"))
@@ -149,8 +150,8 @@ class Worker:
         """Made where it is used: a Java analyser does not survive the way into another process."""
         return make_tokenizer(self._config)
 
-    def tokenize(self, unit: Unit) -> tuple[str, int, list[int]]:
-        """Writes the examples of `unit` into the build folder; returns its name, its size and its UNIT_COUNTS."""
+    def tokenize(self, unit: Unit) -> tuple[int, list[int]]:
+        """Writes the examples of `unit` into the build folder; returns its size and its UNIT_COUNTS."""
         builders = {fate: self._example_builder(unit.number, fate) for fate in (False, True)}
         examples: dict[bool, list[Example]] = {False: [], True: []}
         encode, unknown_id = self.tokenizer.encode, self.tokenizer.unk_id
@@ -170,7 +171,7 @@ class Worker:
         counts = [len(examples[False]), len(examples[True]), tokens, discarded, unknown]
         tables = {TRAIN: ExampleTable.from_examples(examples[False]), HELD_OUT: ExampleTable.from_examples(examples[True])}
         self._folder.write_unit(unit.name, counts, tables)
-        return unit.name, unit.size, counts
+        return unit.size, counts
 
     def _example_builder(self, unit: int, held_out: bool) -> ExampleBuilder:
         draws = Draws(self._config.seed, FOR_EXAMPLES, unit, int(held_out))
@@ -268,6 +269,9 @@ def _check(config: DatasetConfig) -> None:
             raise UserError(f"--{name} is required")
     if "://" in config.output_dir:
         raise UserError(f"--output_dir must be a folder on this machine, got {config.output_dir!r}; copy the data set afterwards")
+    for folder in filter(os.path.isdir, config.corpus_dir.split(",")):
+        if os.path.realpath(config.output_dir).startswith(os.path.join(os.path.realpath(folder), "")):
+            raise UserError(f"--output_dir={config.output_dir} lies in --corpus_dir={folder}: the shards would be read as text next time")
     limits = {
         "max_seq_length": (MIN_SEQ_LENGTH, 1 << 16),
         "num_out_files": (1, 99999),
@@ -275,9 +279,6 @@ def _check(config: DatasetConfig) -> None:
         "seed": (0, 1 << 63),
         "eval_fraction": (0, 0.5),
     }
-    for folder in filter(os.path.isdir, config.corpus_dir.split(",")):
-        if os.path.realpath(config.output_dir).startswith(os.path.join(os.path.realpath(folder), "")):
-            raise UserError(f"--output_dir={config.output_dir} lies in --corpus_dir={folder}: the shards would be read as text next time")
     for name, (low, high) in limits.items():
         if not low <= getattr(config, name) <= high:
             raise UserError(f"{name} must be from {low} to {high}, got {getattr(config, name)} (--{name})")
@@ -301,17 +302,17 @@ def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, 
             for unit in read_units(files, config.blanks_separate_docs, config.eval_fraction, config.seed):
                 names.append(unit.name)
                 counts.update(documents=unit.documents, lines=unit.lines, bytes=unit.size)
-                done = folder.unit_counts(unit.name)
+                done = folder.unit_counts(names[-1])
                 if done is None:
                     yield unit
                 else:
                     counts.update(dict(zip(UNIT_COUNTS, done, strict=True)))
                     bar.update(unit.size)
 
-        for _, size, unit_counts in workers.map("tokenize", unfinished()):
+        for size, unit_counts in workers.map("tokenize", unfinished()):
             counts.update(dict(zip(UNIT_COUNTS, unit_counts, strict=True)))
             bar.update(size)
-    return {"names": names, "counts": counts | {"pieces_per_line": round(counts["tokens"] / counts["lines"], 4)}}
+    return {"names": names, "counts": dict(counts) | {"pieces_per_line": round(counts["tokens"] / counts["lines"], 4)}}
 
 
 def _write_shards(config: DatasetConfig, counts: dict[str, Any], folder: BuildFolder, workers: Workers) -> dict[str, Any]:

@@ -4,7 +4,9 @@ Words are marked morphemes, `심각` or `##합니다`. The pieces begin with sin
 every word made of them can be spelled; what follows is what the algorithms differ in.
 """
 
+import bisect
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -12,8 +14,10 @@ from model.command import UserError
 from model.words import is_split_off
 
 SENTINEL = "\u2581"  # stands for a word's leading ## while the trainer works; taken out of the text beforehand
+_SPELLED = 0.9995  # of the text's characters; the share that sentencepiece's authors advise for scripts as rich as this
 _SPARE = 1.25  # pieces asked of the trainer per piece needed: some coincide once the sentinel is ## again
 _WORDS_PER_LINE = 1000
+_LEAST_COVERAGE = 0.98  # sentencepiece takes no less
 
 
 def choose_symbols(words: Counter[str], min_frequency: int, limit: int, most: int) -> list[str]:
@@ -23,7 +27,8 @@ def choose_symbols(words: Counter[str], min_frequency: int, limit: int, most: in
         words: marked words and how often each occurs.
         min_frequency: characters that occur less often are left out.
         limit: how many different characters are kept at most.
-        most: how many symbols are kept at most, so that a small vocabulary has room for longer pieces.
+        most: how many symbols are kept at most, so that a small vocabulary has room for longer pieces; more are kept where that
+            is needed to spell all but one in 2,000 characters.
 
     Both forms of every character are there, also one that never occurred: what began words in this corpus may continue one in
     the next. Punctuation and CJK characters, which are words by themselves, have no ## form.
@@ -38,7 +43,10 @@ def choose_symbols(words: Counter[str], min_frequency: int, limit: int, most: in
     frequent = sorted((char for char, count in chars.items() if count >= min_frequency), key=lambda char: (-chars[char], char))
     kept = frequent[: max(limit, 0)]
     both = kept + ["##" + char for char in kept if not is_split_off(char)]
-    return sorted(both, key=lambda symbol: (-symbols[symbol], symbol))[:most]
+    ordered = sorted(both, key=lambda symbol: (-symbols[symbol], symbol))
+    spelled = list(itertools.accumulate(symbols[symbol] for symbol in ordered))
+    needed = bisect.bisect_left(spelled, _SPELLED * spelled[-1]) + 1 if spelled else 0
+    return ordered[: max(most, needed)]
 
 
 def spell(word: str) -> list[str]:
@@ -62,7 +70,7 @@ def train_wordpiece(words: Counter[str], symbols: Sequence[str], room: int, min_
     known = set(symbols)
     spellable = {word: count for word, count in sorted(words.items()) if known.issuperset(spell(word))}
     wanted = room - len(symbols)
-    merges = int(_SPARE * wanted) + 1
+    merges = max(0, int(_SPARE * wanted)) + 1
     while True:
         merged = _merge(spellable, merges, min_frequency)
         pieces = list(dict.fromkeys([*symbols, *merged]))
@@ -132,7 +140,7 @@ def train_sentencepiece(
             pad_piece=reserved[0],
             unk_piece=reserved[1],
             control_symbols=list(reserved[2:]),
-            character_coverage=sum(kept) / chars.total(),
+            character_coverage=max(_LEAST_COVERAGE, sum(kept) / chars.total()),
             # The text is NFC already; the default, NFKC, would turn ㅋㅋ into jamo that no longer combine.
             normalization_rule_name="identity",
             max_sentence_length=1 << 20,
@@ -140,7 +148,7 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2].strip()
+        reason = str(error).rpartition("] ")[2].strip() or str(error)
         raise UserError(
             f"sentencepiece cannot make a vocabulary of {vocab_size} entries from this corpus: {reason} (--vocab_size)"
         ) from error

@@ -21,6 +21,8 @@ FEATURES = ("input_ids", "input_mask", "segment_ids")
 _WINDOW_RECORDS = 65536  # about 40 MB of records at length 128: shuffled well, and read again at most once by a resumed run
 _SCAN_BATCH = 1024
 _LAST_EPOCH = 2**40
+# TensorFlow quotes a record that does not parse in its message, and fails on that where it is not UTF-8.
+_READ_ERRORS = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError, UnicodeDecodeError)
 
 
 class SpecialTokens(NamedTuple):
@@ -156,7 +158,7 @@ def _scan(path: str, length: int) -> Scan:
         for features in tf.data.TFRecordDataset(path).batch(_SCAN_BATCH).map(lambda batch: _parse(batch, length)):
             records += int(features["input_ids"].shape[0])
             highest_id = max(highest_id, int(tf.reduce_max(features["input_ids"])))
-    except tf.errors.OpError:
+    except _READ_ERRORS:
         _diagnose(path, length)
         raise
     return Scan(records, highest_id)
@@ -186,7 +188,7 @@ def explained(records: RecordSet, length: int) -> Iterator[None]:
     """Turns an error that TensorFlow met in the records into one that names the shard and the record number."""
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+    except _READ_ERRORS:
         for path in records.files:
             if not tf.io.gfile.exists(path):
                 raise DataError(f"{path} disappeared during the run: build the data set again") from None

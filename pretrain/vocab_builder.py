@@ -217,10 +217,14 @@ def _choose_pieces(config: VocabConfig, words: Counter[str]) -> list[str]:
     """The pieces after the reserved entries, characters first."""
     # As in the reference's own trainer, whose limit counts the special tokens.
     limit = config.limit_alphabet - (len(config.reserved) if config.algorithm == "morpheme_frequency" else 0)
-    symbols = piece_trainers.choose_symbols(words, config.min_frequency, limit, most=(config.room + 1) // 2)
-    if config.algorithm == "wordpiece":
-        return piece_trainers.train_wordpiece(words, symbols, config.room, config.min_frequency)
-    return piece_trainers.most_frequent_words(words, symbols, config.room, config.min_frequency)
+    choose = piece_trainers.train_wordpiece if config.algorithm == "wordpiece" else piece_trainers.most_frequent_words
+    most = (config.room + 1) // 2
+    while True:
+        symbols = piece_trainers.choose_symbols(words, config.min_frequency, limit, most)
+        pieces = choose(words, symbols, config.room, config.min_frequency)
+        if len(pieces) == config.room or len(symbols) < most:
+            return pieces
+        most += config.room - len(pieces)  # characters were left out although there is room for them
 
 
 def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Counts, list[str], bytes]:
@@ -244,7 +248,7 @@ def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Cou
         config.reserved,
         config.vocab_size,
         config.min_frequency,
-        max_chars=min(config.limit_alphabet, (config.room + 1) // 2),
+        config.limit_alphabet,
     )
     return Counts(lines, Counter(), held_back_lines, held_back), rows, model
 

@@ -1,17 +1,21 @@
 import gzip
 import itertools
+import re
 
 import pytest
 
 CORPUS = "".join(
-    f"{subject} {verb}\n" for subject in ("영화가", "배우는", "결말은", "음악도") for verb in ("좋았습니다.", "재미있어요", "별로다")
+    f"{subject} {verb} {number}\n"
+    for number in range(100)
+    for subject in ("영화가", "배우는", "결말은", "음악도")
+    for verb in ("좋았습니다.", "재미있어요", "별로다")
 )
 
 
 @pytest.fixture
 def corpus(tmp_path):
     path = tmp_path / "reviews.txt"
-    path.write_text(CORPUS * 20, encoding="utf-8")
+    path.write_text(CORPUS, encoding="utf-8")
     return path
 
 
@@ -19,22 +23,11 @@ def _read(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_output_does_not_depend_on_run_or_processes(run_script, corpus, tmp_path, monkeypatch):
-    outputs = []
-    for run, processes in enumerate((1, 2, 2)):
-        folder = tmp_path / f"out{run}"
-        result = run_script(
-            "build_vocab.py",
-            f"--corpus={corpus}",
-            "--vocab_size=90",
-            "--unused_size=5",
-            f"--num_processes={processes}",
-            f"--output_dir={folder}",
-        )
-        assert "pieces per eojeol" in result.stdout
-        outputs.append(_read(folder))
-    assert list(outputs[0]) == ["vocab.json", "vocab.txt"]
-    assert outputs[0] == outputs[1] == outputs[2]
+def test_script_writes_a_vocabulary_and_says_how_good_it_is(run_script, corpus, tmp_path):
+    flags = ["--vocab_size=90", "--unused_size=5", "--num_processes=2", f"--output_dir={tmp_path}/out"]
+    result = run_script("build_vocab.py", f"--corpus={corpus}", *flags)
+    assert re.search(r"out/vocab.txt: 90 entries; on \d+ lines held back: \d.\d+ pieces per eojeol, 0 % of eojeols with", result.stdout)
+    assert list(_read(tmp_path / "out")) == ["vocab.json", "vocab.txt"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +57,6 @@ def test_damaged_text_is_exit_code_1(run_script, tmp_path):
 
 @pytest.mark.slow
 def test_vocabulary_of_real_reviews(run_script, shared_data, tmp_path):
-    """10,000 reviews; the fertility of a 40,000 vocabulary on chatbot lines and comments is about 2.2 to 2.6 (marked)."""
     with gzip.open(shared_data / "corpus" / "nsmc_reviews.txt.gz", "rt", encoding="utf-8") as file:
         (tmp_path / "reviews.txt").write_text("".join(itertools.islice(file, 10000)), encoding="utf-8")
     outputs = []

@@ -56,22 +56,30 @@ def test_results_of_different_texts_and_start_weights_lie_apart(make_config, hom
     assert config_hash() == config_hash(num_trials=5, write_test_outputs=True, save_checkpoints_steps=3)
 
 
-def test_pretrained_weights_are_taken(make_config, home):
-    prefix = checkpoint.save(
-        str(home / "start"), 1, BertModel(BertConfig(19, 16, 1, 2, 32, max_position_embeddings=32)).trainable_variables, 1
-    )
-    results = FinetuningRun(make_config(init_checkpoint=str(home / "start"), learning_rate=1e-12, num_train_epochs=0.1)).run()
-    assert f"start: {prefix}" in results.table()
-    trial_dir = next((home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/seed_42/best"))
-    name = "electra/encoder/layer_0/output/dense/kernel"
-    np.testing.assert_allclose(
-        checkpoint.read(checkpoint.latest(str(trial_dir)), [name])[name], checkpoint.read(prefix, [name])[name], atol=1e-8
-    )
+def test_a_bad_row_of_the_test_split_is_found_before_training(make_config, home):
+    path = home / "finetuning_data" / "nsmc" / "ratings_test.txt"
+    path.write_text(path.read_text() + "1\t영화\t2\n")
+    with pytest.raises(UserError, match="ratings_test.txt, line 62: label '2'.*allowed: 0, 1"):
+        FinetuningRun(make_config()).run()
+    assert not folders(home, "finetuning_models") and not folders(home, "results")
 
 
-def test_only_the_last_trials_weights_are_kept_if_so_asked(make_config, home):
-    FinetuningRun(make_config(num_trials=2, keep_all_models=False, do_eval=False, **FAST)).run()
-    assert [path.name for path in (home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/*")] == ["seed_43"]
+@pytest.mark.parametrize("keep, left", [(True, ["seed_42", "seed_43"]), (False, ["seed_43"])])
+def test_only_the_last_trials_weights_are_kept_if_so_asked(make_config, home, monkeypatch, keep, left):
+    def pretend(self, seed):
+        (home / "models" / "tiny" / "finetuning_models" / self._trial_dir(seed)).mkdir(parents=True)
+        return {"seed": seed, "seconds": 1.0, "rows": {"nsmc": {"dev": 9}}, "scores": {"nsmc": {"dev": {"accuracy": 50.0}}}}
+
+    monkeypatch.setattr(FinetuningRun, "_run_trial", pretend)
+    FinetuningRun(make_config(num_trials=2, keep_all_models=keep)).run()
+    assert sorted(path.name for path in (home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/*")) == left
+
+
+def test_texts_without_a_dev_share_are_refused(make_config, home):
+    path = home / "finetuning_data" / "nsmc" / "ratings_train.txt"
+    path.write_text("id\tdocument\tlabel\n" + "1\t영화\t0\n" * 100)
+    with pytest.raises(UserError, match="no (dev )?examples"):
+        FinetuningRun(make_config()).run()
 
 
 def test_scoring_can_be_done_later_without_training(make_config):
@@ -84,6 +92,7 @@ def test_scoring_can_be_done_later_without_training(make_config):
     assert scored.trials[0]["scores"]["nsmc"]["dev"] == trained.trials[0]["scores"]["nsmc"]["dev"]
 
 
+@pytest.mark.slow
 def test_one_model_learns_several_tasks(make_config, twin):
     results = FinetuningRun(make_config(task_names=["nsmc", "twin"], **FAST)).run()
     assert set(results.trials[0]["scores"]) == {"nsmc", "twin"}

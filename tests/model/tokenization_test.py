@@ -217,7 +217,7 @@ def test_empty_vocabulary(tmp_path, data):
 
 
 def test_missing_vocabulary(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*nothing.txt.*No such file.*--vocab_file"):
+    with pytest.raises(UserError, match="cannot read .*nothing.txt.: No such file.*--vocab_file"):
         FullTokenizer(str(tmp_path / "nothing.txt"))
 
 
@@ -398,6 +398,17 @@ def test_vocabulary_beside_a_model_gives_the_ids(tmp_path, model_file):
     (tmp_path / "another.model").write_bytes(b"")
     with pytest.raises(UserError, match="2 lie beside"):
         FullTokenizer(path, tokenizer_type="sentencepiece")
+
+
+def test_sentencepiece_provenance_depends_on_model_and_entries(tmp_path, model_file):
+    names = FullTokenizer(model_file, tokenizer_type="sentencepiece").vocab
+    with open(model_file, "rb") as file:
+        (tmp_path / "vocab.model").write_bytes(file.read())
+
+    def digest(path):
+        return FullTokenizer(path, tokenizer_type="sentencepiece").provenance()["vocab_sha256"]
+
+    assert digest(model_file) == digest(_write(tmp_path, names)) != digest(_write(tmp_path, reversed(names)))
 
 
 def test_sentencepiece_without_a_model(vocab_file):

@@ -17,6 +17,7 @@ from pretrain.dataset_builder import DatasetConfig, ExampleBuilder, Worker, buil
 from pretrain.draws import Draws
 
 CLS, SEP = 2, 3
+LINES = 1200  # of the corpus that `setting` builds
 
 
 class Forced:
@@ -119,7 +120,7 @@ documents_of_ids = st.lists(st.lists(st.lists(st.integers(5, 99), max_size=30), 
 
 
 @given(documents_of_ids, st.integers(5, 40), st.integers(0, 1000), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_properties_of_every_example(documents, max_length, seed, carry):
     builder = ExampleBuilder(max_length, CLS, SEP, Draws(seed), carry)
     kept = collections.Counter()
@@ -157,44 +158,13 @@ def test_frequencies_of_the_random_choices():
     assert abs(short - 0.05 * count) < 5 * np.sqrt(0.05 * count)
 
 
-# ---- what is held out
-
-
-@pytest.mark.parametrize("fraction", [0.005, 0.1, 0.3, 0.4, 0.5])
-def test_hold_out_takes_its_share_of_every_stretch(fraction):
-    fates = units.hold_out(fraction, seed=5)
-    held = [next(fates) for _ in range(20000)]
-    assert sum(held) == pytest.approx(20000 * fraction, abs=max(2, 0.2 * 20000 * fraction * (fraction > 0.2)))
-    assert any(held[: round(2 / fraction)])
-
-
-def test_hold_out_depends_on_the_seed_and_nothing_is_held_out_for_zero():
-    held = {seed: [block for block, fate in zip(range(2000), units.hold_out(0.01, seed), strict=False) if fate] for seed in (1, 2)}
-    assert len(held[1]) == len(held[2]) == 20 and held[1] != held[2]
-    assert not any(fate for _, fate in zip(range(2000), units.hold_out(0, 1), strict=False))
-
-
-def test_held_out_blocks_break_documents_and_lose_no_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "BLOCK_BYTES", 20)
-    monkeypatch.setattr(corpora, "UNIT_BYTES", 150)
-    lines = [f"line {number}" if number % 7 else "" for number in range(1, 200)]
-    (tmp_path / "text").write_text("\n".join(lines))
-    found = list(units.read_units([str(tmp_path / "text")], True, 0.3, 1))
-    assert len(found) > 5 and [unit.number for unit in found] == list(range(len(found)))
-    assert [line for unit in found for _, part in unit.parts for line in part if line] == [line for line in lines if line]
-    assert sum(unit.documents for unit in found) == 29 and sum(unit.lines for unit in found) == 171
-    held = sum(len(part) for unit in found for fate, part in unit.parts if fate)
-    assert 25 < held < 90
-    assert all(first[0] != second[0] for unit in found for first, second in zip(unit.parts, unit.parts[1:], strict=False))
-
-
 # ---- build, in this process
 
 
 @pytest.fixture
 def setting(tmp_path, monkeypatch) -> DatasetConfig:
     """A corpus of some 40 small units and a configuration to build it."""
-    monkeypatch.setattr(corpora, "UNIT_BYTES", 3000)
+    monkeypatch.setattr(corpora, "UNIT_BYTES", 1500)
     monkeypatch.setattr(corpora, "BLOCK_BYTES", 300)
     return DatasetConfig(
         corpus_dir=str(make_corpus(tmp_path / "corpus")),
@@ -214,7 +184,7 @@ def make_vocab(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def make_corpus(folder: pathlib.Path, lines: int = 3000) -> pathlib.Path:
+def make_corpus(folder: pathlib.Path, lines: int = LINES) -> pathlib.Path:
     """Two files, one of them packed: documents of one to twelve lines, with a few unknown words."""
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -265,12 +235,12 @@ def test_manifest_tells_what_was_built(setting):
     counts = manifest["counts"]
     documents = [doc for file in corpora.expand_files([setting.corpus_dir]) for doc in corpora.read_documents(file, True)]
     words = [word for document in documents for line in document for word in line.split()]
-    assert counts["documents"] == len(documents) and counts["lines"] == 3000
-    assert counts["tokens"] == len(words) + 3000  # 한국어를 is two pieces
+    assert counts["documents"] == len(documents) and counts["lines"] == LINES
+    assert counts["tokens"] == len(words) + LINES  # 한국어를 is two pieces
     assert counts["unk_tokens"] == sum(word in ("word300", "word301", "word302") for word in words)
     kept = sum((part[:, 0] > 4).sum() + (part[:, 0] == 1).sum() for part in (train, held_out))
     assert counts["discarded_tokens"] == counts["tokens"] - kept > 0
-    assert counts["pieces_per_line"] == pytest.approx(counts["tokens"] / 3000, abs=1e-4)
+    assert counts["pieces_per_line"] == pytest.approx(counts["tokens"] / LINES, abs=1e-4)
     assert manifest["max_seq_length"] == 32 and manifest["tokenizer"]["vocab_size"] == 307
     assert [entry["file"] for entry in manifest["corpus"]] == ["a.txt", "b.txt.gz"]
 
@@ -282,20 +252,21 @@ def test_carry_loses_no_token(setting):
 
 
 def test_shards_are_balanced_and_shuffled(setting):
-    build(dataclasses.replace(setting, eval_fraction=0))
-    shards = [records(setting.output_dir, f"pretrain_data.tfrecord-0000{shard}-*", 32)[:, 0] for shard in range(5)]
+    build(dataclasses.replace(setting, eval_fraction=0, num_out_files=2))
+    shards = [records(setting.output_dir, f"pretrain_data.tfrecord-0000{shard}-*", 32)[:, 0] for shard in range(2)]
     sizes = [len(shard) for shard in shards]
     assert max(sizes) - min(sizes) <= 1
-    place = {}  # first four words of an example -> its place in the unshuffled corpus
-    builder_order = [line for unit in units.read_units(corpora.expand_files([setting.corpus_dir]), True, 0, 42) for line in unit.parts[0][1]]
+    place = {}  # first three words of an example -> its place in the unshuffled corpus
+    corpus = units.read_units(corpora.expand_files([setting.corpus_dir]), True, 0, 42)
+    lines = [line for unit in corpus for line in unit.parts[0][1]]
     vocabulary = {word: row for row, word in enumerate(pathlib.Path(setting.vocab_file).read_text().split())}
-    for number, line in enumerate(builder_order):
+    for number, line in enumerate(lines):
         place[tuple(vocabulary.get(word, 1) for word in line.split()[:3])] = number
     for shard in shards:
         places = [place[key] for key in (tuple(ids[1:4].tolist()) for ids in shard) if key in place]
         assert len(places) > 100
-        assert abs(np.corrcoef(places, range(len(places)))[0, 1]) < 0.2
-        assert abs(np.mean(places) / len(builder_order) - 0.5) < 0.1
+        assert abs(np.corrcoef(places, range(len(places)))[0, 1]) < 0.25
+        assert abs(np.mean(places) / len(lines) - 0.5) < 0.1
 
 
 def test_groups_of_units_go_on_dealing_where_the_last_one_stopped(setting, monkeypatch):
@@ -474,12 +445,12 @@ def test_a_second_build_in_the_same_folder_is_refused(setting):
 def test_foreign_folder_is_refused_and_untouched_and_overwrite_leaves_its_files(setting, foreign):
     path = pathlib.Path(setting.output_dir, foreign)
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
+    path.write_bytes(b"[1]")
     with pytest.raises(UserError, match="--overwrite"):
         build(setting)
-    assert contents(setting.output_dir) == {foreign: hashlib.sha256(b"{}").hexdigest()}
+    assert contents(setting.output_dir) == {foreign: hashlib.sha256(b"[1]").hexdigest()}
     build(dataclasses.replace(setting, overwrite=True))
-    assert path.exists() and (path.read_text() == "{}") == (foreign in ("notes.txt", "unfinished_build/x.txt"))
+    assert path.exists() and (path.read_bytes() == b"[1]") == (foreign in ("notes.txt", "unfinished_build/x.txt"))
 
 
 def test_file_in_place_of_the_folder_is_refused(setting):

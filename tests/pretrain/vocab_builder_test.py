@@ -26,8 +26,8 @@ def corpus(tmp_path_factory):
     return str(path)
 
 
-def _config(corpus, folder, **settings):
-    return VocabConfig(**{"corpus": str(corpus), "output_dir": str(folder / "vocab"), "vocab_size": 300, "unused_size": 10} | settings)
+def _config(text, folder, **settings):
+    return VocabConfig(**{"corpus": str(text), "output_dir": str(folder / "vocab"), "vocab_size": 300, "unused_size": 10} | settings)
 
 
 def _rows(config):
@@ -44,10 +44,11 @@ def _outputs(config):
     return contents
 
 
-@pytest.mark.parametrize("algorithm", vocab_builder.ALGORITHMS)
-def test_layout_size_and_report(corpus, tmp_path, algorithm):
-    size = 120 if algorithm == "morpheme_frequency" else 190
-    config = _config(corpus, tmp_path, algorithm=algorithm, vocab_size=size, limit_alphabet=200)
+@pytest.mark.parametrize(
+    ("algorithm", "size"), [("wordpiece", 250), ("morpheme_frequency", 250), ("sentencepiece_unigram", 110), ("sentencepiece_bpe", 250)]
+)
+def test_layout_size_and_report(corpus, tmp_path, algorithm, size):
+    config = _config(corpus, tmp_path, algorithm=algorithm, vocab_size=size)
     report = build(config)
     rows = _rows(config)
     assert rows[:15] == [*SPECIAL_TOKENS, *(f"[unused{index}]" for index in range(10))]
@@ -65,13 +66,23 @@ def test_layout_size_and_report(corpus, tmp_path, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", vocab_builder.ALGORITHMS)
-def test_bytes_are_the_same_in_every_run(corpus, tmp_path, algorithm):
+def test_bytes_are_the_same_in_every_run_and_for_any_number_of_processes(corpus, tmp_path, monkeypatch, algorithm):
+    monkeypatch.setattr(vocab_builder, "CHUNK_LINES", 700)
     outputs = []
-    for run in ("a", "b", "c"):
-        config = _config(corpus, tmp_path / run, algorithm=algorithm, vocab_size=150)
+    for run, num_processes in enumerate((1, 2, 2)):
+        config = _config(corpus, tmp_path / str(run), algorithm=algorithm, vocab_size=150, num_processes=num_processes)
         build(config)
         outputs.append(_outputs(config))
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "morpheme_frequency"])
+@pytest.mark.parametrize("size", [30, 120, 200, 280])
+def test_exactly_as_many_entries_as_asked_for(corpus, tmp_path, algorithm, size):
+    config = _config(corpus, tmp_path, algorithm=algorithm, vocab_size=size)
+    report = build(config)
+    assert len(_rows(config)) == size
+    assert size == 30 or report["held_back"]["unk_rate_of_eojeols"] == 0
 
 
 def test_every_word_of_the_corpus_can_be_spelled(corpus, tmp_path):

@@ -217,6 +217,7 @@ def test_predictions_are_written_as_tsv_in_the_files_order(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_official_files_are_read_whole(shared_data):
     task = NSMC(FinetuningConfig.create("mini", "unused", {"raw_data_dir": str(shared_data)}))
     train, dev, test = (task.get_examples(split) for split in ("train", "dev", "test"))

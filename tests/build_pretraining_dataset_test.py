@@ -1,0 +1,181 @@
+"""The script as a user runs it: processes, kills, exit codes."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPT = "build_pretraining_dataset.py"
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory) -> list[str]:
+    """Flags but --output_dir, for about 4 MB of invented text: six units of work."""
+    folder = tmp_path_factory.mktemp("text")
+    words = [f"낱말{number}" for number in range(200)]
+    generator = np.random.default_rng(0)
+    lines = [" ".join(words[i] for i in generator.integers(0, 200, size)) for size in generator.integers(2, 16, 40000)]
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "a.txt").write_text("\n".join(lines[:25000]))
+    (folder / "corpus" / "b.txt").write_text("\n\n".join(lines[25000:]))
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    return [
+        f"--corpus_dir={folder}/corpus",
+        f"--vocab_file={folder}/vocab.txt",
+        "--max_seq_length=64",
+        "--num_out_files=7",
+        "--tokenizer_type=wordpiece",
+        "--analyzer=none",
+        "--eval_fraction=0.05",
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference(arguments, run_script, tmp_path_factory) -> dict[str, str]:
+    """Names and check sums of what one process writes undisturbed."""
+    folder = tmp_path_factory.mktemp("reference") / "out"
+    run_script(SCRIPT, *arguments, f"--output_dir={folder}")
+    return contents(folder)
+
+
+def contents(folder: pathlib.Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shards_do_not_depend_on_the_number_of_processes(arguments, reference, run_script, tmp_path, processes):
+    result = run_script(SCRIPT, *arguments, f"--output_dir={tmp_path}/out", f"--num_processes={processes}")
+    assert contents(tmp_path / "out") == reference and len(reference) == 9
+    assert "tokenizing" in result.stderr and "examples to train on in 7 shards" in result.stderr
+    again = run_script(SCRIPT, *arguments, f"--output_dir={tmp_path}/out")
+    assert "nothing to do" in again.stderr and contents(tmp_path / "out") == reference
+
+
+def stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Finished work and when each file of it was written."""
+    files = [*folder.glob("*.tfrecord-*"), *folder.glob("unfinished_build/unit-*.npz")]
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def kill_repeatedly(arguments: list[str], folder: pathlib.Path, kills: int, seed: int) -> int:
+    """Starts the build and kills it -9 at random moments, up to `kills` times; then lets it finish. Returns how often it was hit."""
+    generator = random.Random(seed)
+    hits = 0
+    for _ in range(kills):
+        command = [sys.executable, str(ROOT / SCRIPT), *arguments, f"--output_dir={folder}", "--num_processes=2"]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not (folder / "unfinished_build").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        finished = stamps(folder)
+        time.sleep(generator.uniform(0, 2.5))
+        hits += process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (folder / "manifest.json").exists():
+            break
+        assert finished.items() <= stamps(folder).items()  # what was finished before is not made again
+    return hits
+
+
+def check_kills(arguments, reference, run_script, folder, kills, seed):
+    hits = kill_repeatedly(arguments, folder, kills, seed)
+    run_script(SCRIPT, *arguments, f"--output_dir={folder}", "--num_processes=2")
+    assert contents(folder) == reference
+    return hits
+
+
+def test_killed_builds_resume_to_the_same_bytes(arguments, reference, run_script, tmp_path):
+    assert check_kills(arguments, reference, run_script, tmp_path / "out", kills=3, seed=1) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_builds_resume_to_the_same_bytes_whenever_it_was(arguments, reference, run_script, tmp_path, seed):
+    assert check_kills(arguments, reference, run_script, tmp_path / "out", kills=8, seed=seed) > 0
+
+
+def test_workers_end_with_their_killed_parent(arguments, tmp_path):
+    command = [sys.executable, str(ROOT / SCRIPT), *arguments, f"--output_dir={tmp_path}/out", "--num_processes=2"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    children: list[str] = []
+    deadline = time.monotonic() + 60
+    while len(children) < 3 and process.poll() is None and time.monotonic() < deadline:  # two workers and a resource tracker
+        time.sleep(0.05)
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(children) == 3
+    while any(map(_runs, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_runs, children))
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "changes, code, message",
+    [
+        (["--corpus_dir="], 2, "--corpus_dir is required"),
+        (["--corpus_dir=/nowhere"], 2, "no file or folder '/nowhere' (--corpus_dir)"),
+        (["--vocab_file=/nowhere"], 2, "(--vocab_file)"),
+        (["--max_seq_length=4"], 2, "max_seq_length must be from 5 to 65536, got 4 (--max_seq_length)"),
+        (["--max_seq_length=long"], 2, "max_seq_length"),
+        (["--overflow=keep"], 2, "overflow"),
+        (["--unknown=1"], 2, "unknown"),
+        (["--overwrite", "False"], 2, "unexpected argument 'False'"),
+    ],
+)
+def test_usage_errors_are_one_sentence(arguments, run_script, tmp_path, changes, code, message):
+    result = run_script(SCRIPT, *arguments, f"--output_dir={tmp_path}/out", *changes, check=False)
+    assert result.returncode == code
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_encoding_ends_a_parallel_build(arguments, run_script, tmp_path):
+    (tmp_path / "text.txt").write_bytes("낱말1 낱말2\n".encode() * 100000 + b"\xb0\xa1\n")
+    flags = [*arguments, f"--corpus_dir={tmp_path}/text.txt", f"--output_dir={tmp_path}/out", "--num_processes=2"]
+    result = run_script(SCRIPT, *flags, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert f"text.txt, line 100001, byte {16 * 100000}: not UTF-8" in result.stderr
+
+
+def test_workers_do_without_tensorflow():
+    """It takes longer to import than a worker needs for a million words."""
+    code = "import sys, build_pretraining_dataset; print('tensorflow' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_real_text_with_morphemes(shared_data, run_script, tmp_path):
+    pytest.importorskip("MeCab")
+    syllables = [chr(code) for code in range(0xAC00, 0xD7A4)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *syllables, *("##" + syllable for syllable in syllables)]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    flags = [
+        f"--corpus_dir={shared_data}/corpus/nsmc_reviews.txt.gz",
+        f"--vocab_file={tmp_path}/vocab.txt",
+        "--num_out_files=16",
+        "--num_processes=2",
+    ]
+    run_script(SCRIPT, *flags, f"--output_dir={tmp_path}/out", timeout=1200)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["counts"]["lines"] == 475_970
+    assert 0.003 < manifest["eval"]["examples"] / manifest["train"]["examples"] < 0.008
+    assert manifest["counts"]["unk_tokens"] < 0.2 * manifest["counts"]["tokens"]

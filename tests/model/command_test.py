@@ -1,0 +1,146 @@
+"""model/command.py: exit codes, one-line errors, files that appear whole or not at all."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import command
+
+ROOT = pathlib.Path(command.__file__).resolve().parents[1]
+PROGRAM = """
+from absl import flags
+from model import command
+
+flags.DEFINE_integer("size", 1, "a number")
+flags.DEFINE_boolean("do_train", True, "a switch")
+flags.DEFINE_string("name", None, "the name of the thing")
+
+class Stopped(command.UserError):
+    exit_code = 143
+
+def main():
+    {body}
+
+command.run(main)
+"""
+
+
+@pytest.fixture
+def run_program(tmp_path):
+    """run_program(body of main, *arguments) -> CompletedProcess."""
+
+    def run(body: str, *arguments: str) -> subprocess.CompletedProcess:
+        path = tmp_path / "program.py"
+        path.write_text(PROGRAM.format(body=body))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, str(path), *arguments], capture_output=True, text=True, env=environment, timeout=120)
+
+    return run
+
+
+def test_a_program_that_works_exits_with_0_and_prints_nothing_of_its_own(run_program):
+    result = run_program("print(flags.FLAGS.size, flags.FLAGS.do_train)", "--size=3", "--nodo_train")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "3 False\n", "")
+
+
+@pytest.mark.parametrize(
+    "body, code",
+    [
+        ("raise command.UserError('size is 0 (--size)')", 2),
+        ("raise command.DataError('size is 0 (--size)')", 1),
+        ("raise Stopped('size is 0 (--size)')", 143),
+    ],
+)
+def test_user_errors_are_one_line_and_an_exit_code(run_program, body, code):
+    result = run_program(body)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", "program.py: error: size is 0 (--size)\n")
+
+
+def test_a_bug_keeps_its_traceback(run_program):
+    result = run_program("raise ValueError('our fault')")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "ValueError: our fault" in result.stderr
+
+
+def test_an_interrupt_is_no_traceback(run_program):
+    result = run_program("raise KeyboardInterrupt")
+    assert (result.returncode, result.stderr) == (130, "program.py: error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--do_train", "False"], "'False'"),  # what absl reads as --do_train=True and a stray word
+        (["data"], "'data'"),
+        (["--siz=3"], "siz"),
+        (["--size=many"], "many"),
+        (["--size=1.5"], "1.5"),
+        (["--do_train=maybe"], "maybe"),
+    ],
+)
+def test_a_usage_error_is_one_line_that_quotes_the_word_and_exit_code_2(run_program, arguments, named):
+    result = run_program("print('was run')", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1 and named in result.stderr
+
+
+def test_a_required_flag_that_is_missing_is_named_with_its_help(run_program):
+    result = run_program("command.required('name')")
+    assert (result.returncode, result.stderr) == (2, "program.py: error: --name is required: the name of the thing\n")
+    assert run_program("print(command.required('name'))", "--name=x").stdout == "x\n"
+
+
+def test_write_atomically_writes_bytes_and_text_and_replaces(tmp_path):
+    path = tmp_path / "file"
+    command.write_atomically(str(path), "한국어\n")
+    assert path.read_bytes() == "한국어\n".encode()
+    command.write_atomically(str(path), b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["write", "rename"])
+def test_write_atomically_leaves_the_old_file_and_nothing_else_when_it_fails(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*arguments, **options):
+        raise KeyboardInterrupt
+
+    if step == "rename":
+        monkeypatch.setattr(tf.io.gfile, "rename", fail)
+    else:
+        monkeypatch.setattr(tf.io.gfile.GFile, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        command.write_atomically(str(path), "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_write_json_keeps_korean_and_takes_numpy(tmp_path):
+    path = tmp_path / "file.json"
+    command.write_json(str(path), {"이름": "값", "scalar": np.float32(0.5), "array": np.arange(3), "path": pathlib.PurePosixPath("a/b")})
+    assert "이름" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"이름": "값", "scalar": 0.5, "array": [0, 1, 2], "path": "a/b"}
+    assert command.read_json(str(path), "flag")["scalar"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "content, word", [(None, "no file"), ("folder", "no file"), (b"{'a': 1}", "not JSON"), (b'{"a": "\xb0\xa1"}', "UTF-8")]
+)
+def test_read_json_names_file_and_flag(tmp_path, content, word):
+    path = tmp_path / "file.json"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(command.UserError, match=word) as error:
+        command.read_json(str(path), "hparams")
+    assert str(path) in str(error.value) and "--hparams" in str(error.value)
+    assert error.value.exit_code == 2

@@ -1,0 +1,223 @@
+"""Small things to train, for the tests of the estimator; as a program, the runs that need a process of their own.
+
+python tiny_training.py split FOLDER      one global batch computed whole, in parts, and on two replicas
+python tiny_training.py terminated FOLDER a run that gets SIGTERM in its second step
+python tiny_training.py worker FOLDER     one of several workers (TF_CONFIG)
+"""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import tensorflow as tf
+
+from configure_pretraining import PretrainingConfig
+from model import command, devices
+from model.estimator import Estimator, Hook, InputContext, RunConfig
+from model.layers import create_variable, matmul, variable_name, zeros
+from model.optimization import AdamWeightDecayOptimizer
+from pretrain.pretrain_data import SpecialTokens
+from pretrain.pretraining_model import PretrainingModel
+
+LENGTH, VOCAB_SIZE, EXAMPLES = 16, 40, 320
+SPECIAL = SpecialTokens(cls=2, sep=3, mask=4)
+HPARAMS = {
+    "max_seq_length": LENGTH,
+    "mask_prob": 0.3,
+    "generator_hidden_size": 0.5,
+    "embedding_size": 8,
+    "model_hparam_overrides": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+}
+
+
+# --- a linear model, for everything but the network ---------------------------------------------------------------------------
+
+
+class Toy(tf.Module):
+    """Fits y = x kernel by least squares in the compute type `dtype`; the loss is the mean over the global batch."""
+
+    def __init__(self, dtype: tf.DType = tf.float32):
+        super().__init__()
+        self.dtype = dtype
+        self.kernel = create_variable("toy/kernel", (3, 1), zeros, 0)
+
+    def denominators(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"examples": tf.reduce_sum(_real(features))}
+
+    def loss(self, features: Mapping[str, tf.Tensor], denominators: Mapping[str, tf.Tensor], step: tf.Tensor, mode: str) -> Any:
+        error = tf.cast(self.predict(features)["y"], tf.float32) - features["y"]
+        total = tf.reduce_sum(error * error * _real(features))
+        return total / denominators["examples"], {"error": total, "examples": tf.reduce_sum(_real(features))}
+
+    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {"loss": float(sums["error"] / sums["examples"]), "examples": float(sums["examples"])}
+
+    def predict(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"y": matmul(features["x"], self.kernel, self.dtype)[:, 0], "position": features["position"]}
+
+
+def _real(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return features["is_real"] if "is_real" in features else tf.ones_like(features["y"])
+
+
+def toy_inputs(scale: float = 1.0, bad_batch: int = -1, examples: int | None = None) -> Callable[[InputContext], tf.data.Dataset]:
+    """Batches of y = scale * x (1, -2, 3), of which number `bad_batch` holds a NaN; without `examples` they never end."""
+
+    def batch(number: tf.Tensor, size: int) -> dict[str, tf.Tensor]:
+        x = tf.random.stateless_normal([size, 3], [1, number])
+        y = scale * tf.linalg.matvec(x, [1.0, -2.0, 3.0]) + tf.where(number == bad_batch, np.nan, 0.0)
+        features = {"x": x, "y": y, "position": tf.range(size, dtype=tf.int64)}
+        if examples:
+            features["position"] += number * size
+            features["is_real"] = tf.cast(features["position"] < examples, tf.float32)
+        return features
+
+    def input_fn(context: InputContext) -> tf.data.Dataset:
+        end = -(-examples // context.batch_size) if examples else 10**9
+        return tf.data.Dataset.range(context.start_step, end).map(lambda number: batch(number, context.batch_size))
+
+    return input_fn
+
+
+def toy_estimator(folder: str, dtype: tf.DType = tf.float32, learning_rate: float = 0.1, **options: Any) -> Estimator:
+    """An Estimator of a Toy over batches of 4."""
+    config = RunConfig(**{"model_dir": str(folder), "train_batch_size": 4, "eval_batch_size": 4, "log_steps": 1, **options})
+
+    def optimizer_fn(variables: Any) -> AdamWeightDecayOptimizer:
+        return AdamWeightDecayOptimizer(variables, learning_rate, 1000, weight_decay_rate=0.0)
+
+    return Estimator(lambda: Toy(dtype), config, optimizer_fn)
+
+
+# --- the real network, tiny -----------------------------------------------------------------------------------------------------
+
+
+class TracedModel(PretrainingModel):
+    """Also gives, for every position in the global batch, sums that change with its masked positions and its sampled ids."""
+
+    traces: list[dict[str, np.ndarray]] = []
+
+    def loss(self, features: Mapping[str, tf.Tensor], denominators: Mapping[str, tf.Tensor], step: tf.Tensor, mode: str) -> Any:
+        loss, sums = super().loss(features, denominators, step, mode)
+        positions, samples = self._outputs.masked_inputs.masked_lm_positions, self._outputs.fake.sampled_ids  # [B, N]
+        odd = tf.range(1, positions.shape[1] * 2, 2)
+        for name, values in (("masks", positions), ("samples", samples)):
+            rows = tf.cast(tf.reduce_sum(values * odd, -1), tf.float32)
+            sums[f"trace_{name}"] = tf.math.unsorted_segment_sum(rows, features["position"], 32)
+        return loss, sums
+
+    def forward(self, *arguments: Any) -> Any:
+        self._outputs = super().forward(*arguments)
+        return self._outputs
+
+    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        self.traces.append({name: value for name, value in sums.items() if name.startswith("trace_")})
+        return super().summarize(sums)
+
+
+def pretraining_inputs(context: InputContext) -> tf.data.Dataset:
+    """Rows of different lengths with random ids, the same for every run."""
+    generator = np.random.default_rng(3)
+    ids = generator.integers(5, VOCAB_SIZE, (EXAMPLES, LENGTH)).astype(np.int32)
+    lengths = generator.integers(8, LENGTH + 1, EXAMPLES)
+    input_mask = (np.arange(LENGTH) < lengths[:, None]).astype(np.int32)
+    ids[:, 0], ids[np.arange(EXAMPLES), lengths - 1] = SPECIAL.cls, SPECIAL.sep
+    segment_ids = (np.arange(LENGTH) >= lengths[:, None] // 2).astype(np.int32) * input_mask
+    rows = tf.data.Dataset.from_tensor_slices({"input_ids": ids * input_mask, "input_mask": input_mask, "segment_ids": segment_ids})
+    batches = rows.repeat().batch(context.batch_size, drop_remainder=True).skip(context.start_step)
+    return batches.map(lambda features: {**features, "position": tf.range(context.batch_size, dtype=tf.int64)})
+
+
+def pretraining_estimator(
+    folder: str,
+    dtype: tf.DType = tf.float32,
+    strategy: tf.distribute.Strategy | None = None,
+    traced: bool = False,
+    **options: Any,
+) -> Estimator:
+    """An Estimator of a tiny ELECTRA with dropout over batches of 8."""
+    config = PretrainingConfig.create("tiny", str(folder), HPARAMS)
+    run_config = RunConfig(**{"model_dir": str(folder), "train_batch_size": 8, "log_steps": 1, **options})
+
+    def optimizer_fn(variables: Any) -> AdamWeightDecayOptimizer:
+        return AdamWeightDecayOptimizer(variables, 1e-3, 100, num_warmup_steps=2)
+
+    model_class = TracedModel if traced else PretrainingModel
+    return Estimator(lambda: model_class(config, VOCAB_SIZE, SPECIAL, dtype), run_config, optimizer_fn, strategy)
+
+
+def values_of(estimator: Estimator) -> dict[str, np.ndarray]:
+    """Everything a checkpoint holds, by name."""
+    return {variable_name(variable): variable.numpy() for variable in estimator.variables}
+
+
+@dataclasses.dataclass
+class Recorder(Hook):
+    """Notes every call, and sends itself the signal `signum` in after_steps of step `at`."""
+
+    at: int = -1
+    signum: int = signal.SIGTERM
+    calls: list[tuple] = dataclasses.field(default_factory=list)
+    metrics: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def begin(self, step: int, max_steps: int) -> None:
+        self.calls.append(("begin", step, max_steps))
+
+    def after_steps(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.calls.append(("after_steps", step))
+        self.metrics.append(dict(metrics))
+        if step == self.at:
+            os.kill(os.getpid(), self.signum)
+
+    def after_save(self, step: int, path: str) -> None:
+        self.calls.append(("after_save", step, os.path.basename(path)))
+
+    def end(self, step: int) -> None:
+        self.calls.append(("end", step))
+
+
+# --- runs in a process of their own -----------------------------------------------------------------------------------------------
+
+
+def _train_traced(folder: str, name: str, **options: Any) -> None:
+    """Three steps over global batches of 32; weights and traces go to FOLDER/NAME.npz."""
+    TracedModel.traces = []
+    estimator = pretraining_estimator(os.path.join(folder, name), train_batch_size=32, traced=True, **options)
+    estimator.train(pretraining_inputs, 3)
+    for variable in estimator.variables:
+        first, *others = (value.numpy().tobytes() for value in estimator.strategy.experimental_local_results(variable))
+        assert all(other == first for other in others), f"the replicas' copies of {variable.name} went apart"
+    traces = {f"{step}/{key}": value for step, trace in enumerate(TracedModel.traces) for key, value in trace.items()}
+    np.savez(os.path.join(folder, f"{name}.npz"), **values_of(estimator), **traces)
+
+
+def run_split(folder: str) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    _train_traced(folder, "whole")
+    _train_traced(folder, "accumulated", gradient_accumulation_steps=4)
+    _train_traced(folder, "replicas", strategy=tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+def run_terminated(folder: str) -> None:
+    toy_estimator(folder).train(toy_inputs(), 100, [Recorder(at=2)])
+
+
+def run_worker(folder: str) -> None:
+    strategy = devices.create_strategy()
+    _train_traced(folder, f"worker{strategy.cluster_resolver.task_id}", strategy=strategy)
+
+
+if __name__ == "__main__":
+    runs = {"split": run_split, "terminated": run_terminated, "worker": run_worker}
+    chosen, target = sys.argv.pop(1), sys.argv.pop(1)
+    command.run(lambda: runs[chosen](target))

@@ -1,0 +1,93 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+HPARAMS = {
+    "task_names": ["nsmc"],
+    "model_hparam_overrides": SHAPE,
+    "tokenizer_type": "wordpiece",
+    "max_seq_length": 16,
+    "train_batch_size": 8,
+    "dev_fraction": 0.2,
+    "init_checkpoint": "none",
+}
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = tmp_path / "finetuning_data" / "nsmc"
+    folder.mkdir(parents=True)
+    words = ["좋다", "나쁘다", "영화", "배우"]
+    generator = random.Random(1)
+    for name, count in (("ratings_train.txt", 100), ("ratings_test.txt", 20)):
+        labels = [generator.randrange(2) for _ in range(count)]
+        rows = [f"{index}\t{generator.choice(words[2:])} {index} {words[1 - label]}\t{label}" for index, label in enumerate(labels)]
+        (folder / name).write_text("\n".join(["id\tdocument\tlabel", *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def arguments(data_dir, *flags, **hparams):
+    return [f"--data_dir={data_dir}", "--model_name=tiny", f"--hparams={json.dumps(HPARAMS | hparams)}", *flags]
+
+
+def test_the_script_trains_scores_and_prints_the_table(run_script, data_dir):
+    result = run_script("run_finetuning.py", *arguments(data_dir, "--num_train_epochs=1", "--task_names=nsmc"))
+    assert "recipe: google" in result.stdout and "start: random weights" in result.stdout
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("nsmc  test   accuracy")]
+    assert 0 <= float(row[3]) <= 100 and row[5:7] == ["1", "20"]
+    (folder,) = (data_dir / "models" / "tiny" / "results").iterdir()
+    assert json.loads((folder / "results.json").read_text())["trials"][0]["seed"] == 42
+
+
+def test_a_left_over_argument_is_refused(run_script, data_dir):
+    assert_refused(run_script("run_finetuning.py", *arguments(data_dir, "--do_train", "False"), check=False), ["argument 'False'"])
+    assert not (data_dir / "models").exists()
+
+
+def test_a_bad_row_ends_with_code_2_and_one_sentence(run_script, data_dir):
+    path = data_dir / "finetuning_data" / "nsmc" / "ratings_train.txt"
+    path.write_text(path.read_text(encoding="utf-8") + "7\t영화\t긍정\n", encoding="utf-8")
+    result = run_script("run_finetuning.py", *arguments(data_dir), check=False)
+    assert_refused(result, ["ratings_train.txt, line 102", "label '긍정'", "allowed: 0, 1"])
+    assert not (data_dir / "models" / "tiny" / "results").exists()
+
+
+def assert_refused(result, words):
+    assert result.returncode == 2, result.stderr[-2000:]
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("run_finetuning.py: error: ") and "Traceback" not in result.stderr
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_the_same_scores(run_script, data_dir):
+    flags = ["--num_trials=2", "--num_train_epochs=30", "--save_checkpoints_steps=20", "--eval_every_steps=50"]
+
+    def command(name):
+        return arguments(data_dir, *flags, f"--model_dir={data_dir}/{name}", f"--results_dir={data_dir}/{name}_results")
+
+    run_script("run_finetuning.py", *command("whole"))
+    generator, kills = random.Random(5), 0
+    for _ in range(6):
+        script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "run_finetuning.py")
+        process = subprocess.Popen([sys.executable, script, *command("killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list((data_dir / "killed").glob("*/*/model.ckpt*")):
+            time.sleep(0.05)
+        time.sleep(generator.uniform(0, 3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    run_script("run_finetuning.py", *command("killed"))
+    assert kills >= 2
+    whole, killed = (json.loads(next((data_dir / f"{name}_results").glob("*/results.json")).read_text()) for name in ("whole", "killed"))
+    assert [trial["scores"] for trial in whole["trials"]] == [trial["scores"] for trial in killed["trials"]]
+    assert whole["config_hash"] == killed["config_hash"]

@@ -1,0 +1,242 @@
+"""The shell scripts: usage, argument errors, the commands they would run, and the environment they make."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from configure_finetuning import FinetuningConfig
+from configure_pretraining import PretrainingConfig
+from pretrain.dataset_builder import DatasetConfig
+from pretrain.vocab_builder import VocabConfig
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RUNNABLE = ["quickstart.sh", "run_tests.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
+ALL = [*RUNNABLE, "common.sh", "pretrain_steps.sh"]
+CONFIG_OF = {
+    "build_vocab.py": VocabConfig,
+    "build_pretraining_dataset.py": DatasetConfig,
+    "run_pretraining.py": PretrainingConfig,
+    "run_finetuning.py": FinetuningConfig,
+}
+INPUT = f"--corpus_dir={ROOT}/data/sample/corpus"
+
+
+def bash(*command: str, **environment: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **environment}
+    return subprocess.run(["bash", *command], capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
+
+
+def check_flags(command: list[str]) -> None:
+    """Every flag of a python command exists."""
+    allowed = {field.name for field in dataclasses.fields(CONFIG_OF[pathlib.Path(command[1]).name])} | {"hparams"}
+    for word in command[2:]:
+        name = re.match(r"--(\w+)", word)[1]
+        assert name in allowed, f"{command[1]} has no flag --{name}"
+
+
+@pytest.mark.parametrize("name", ALL + ["../.ci/run"])
+def test_is_valid_bash(name):
+    assert bash("-n", f"scripts/{name}").returncode == 0
+    if shutil.which("shellcheck"):
+        result = subprocess.run(["shellcheck", "-x", "-P", "SCRIPTDIR", ROOT / "scripts" / name], capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_help_is_the_comment_at_the_top(name):
+    result = bash(f"scripts/{name}", "--help")
+    assert result.returncode == 0 and f"scripts/{name}" in result.stdout
+    assert "set -euo" not in result.stdout and not re.search("^#", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["quickstart.sh", "--data_dir=/no/such"], "no folder '/no/such' (--data_dir)"),
+        (["quickstart.sh", "--data_dir=tests/golden"], "golden/corpus (--data_dir)"),
+        (["quickstart.sh", "--fast"], "unexpected argument '--fast'"),
+        (["pretrain_gpu.sh"], "--corpus_dir is required"),
+        (["pretrain_gpu.sh", INPUT], "--output_dir is required"),
+        (["pretrain_gpu.sh", "--corpus_dir=/no/such", "--output_dir=x"], "no folder '/no/such' (--corpus_dir)"),
+        (["pretrain_gpu.sh", INPUT, "--output_dir=x", "--hparams=no.json"], "no file 'no.json' (--hparams)"),
+        (["pretrain_gpu.sh", INPUT, "--output_dir", "x"], "unexpected argument '--output_dir'"),
+        (["pretrain_gpu.sh", INPUT, "--tpu_name=x"], "unknown flag --tpu_name"),
+        (["pretrain_tpu.sh", INPUT, "--output_dir=/local"], "must be a gs:// folder"),
+        (["pretrain_tpu.sh", INPUT], "must be a gs:// folder"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_wrong_arguments_end_with_one_sentence_and_code_2(arguments, message):
+    result = bash(f"scripts/{arguments[0]}", *arguments[1:])
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"{arguments[0]}: error: ") and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def _dry_run(*arguments: str) -> list[list[str]]:
+    result = bash(f"scripts/{arguments[0]}", *arguments[1:], "--dry_run")
+    assert result.returncode == 0, result.stderr
+    return [shlex.split(line) for line in result.stdout.splitlines()]
+
+
+def test_pretrain_gpu_goes_the_whole_way_with_the_published_numbers(tmp_path):
+    folder = tmp_path / "with space"
+    vocabulary, records, training = _dry_run("pretrain_gpu.sh", INPUT, f"--output_dir={folder}")
+    for command in (vocabulary, records, training):
+        check_flags(command)
+    assert {"--vocab_size=40000", "--unused_size=500", "--limit_alphabet=6000", "--min_frequency=3"} <= set(vocabulary)
+    assert {f"--vocab_file={folder}/vocab.txt", "--max_seq_length=128"} <= set(records)
+    assert {f"--data_dir={folder}", f"--hparams={ROOT}/configs/dialog_koelectra_small.json", "--do_eval"} <= set(training)
+    assert not folder.exists()
+
+
+def test_pretrain_tpu_copies_the_data_to_the_bucket_and_trains_there():
+    vocabulary, records, *copies, training = _dry_run(
+        "pretrain_tpu.sh", INPUT, "--output_dir=gs://bucket/run", "--work_dir=work", "--tpu_name=pod", "--tpu_zone=zone-a"
+    )
+    for command in (vocabulary, records, training):
+        check_flags(command)
+    assert [copy[:3] for copy in copies] == [["gcloud", "storage", "cp"], ["gcloud", "storage", "rsync"]]
+    assert all(copy[-1].startswith("gs://bucket/run") for copy in copies)
+    assert {"--data_dir=gs://bucket/run", "--use_tpu", "--tpu_name=pod", "--tpu_zone=zone-a"} <= set(training)
+    assert not any(word.startswith("--gcp_project") for word in training)
+
+
+def test_what_follows_two_dashes_goes_to_pretraining():
+    result = bash("scripts/pretrain_gpu.sh", INPUT, "--output_dir=x", "--dry_run", "--", "--gradient_accumulation_steps=2")
+    commands = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert ["--gradient_accumulation_steps=2" in command for command in commands] == [False, False, True]
+
+
+def test_every_flag_in_quickstart_exists():
+    allowed = {"hparams", "help"} | {field.name for config in CONFIG_OF.values() for field in dataclasses.fields(config)}
+    used = set(re.findall(r"(?<=[\s(])--(\w+)", (ROOT / "scripts" / "quickstart.sh").read_text()))
+    assert len(used) > 15 and used <= allowed
+
+
+# --- the environment ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the scripts whose .venv is a stand-in: python runs this interpreter, and pip only writes down its arguments."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    executable = tmp_path / ".venv" / "bin" / "python"
+    executable.parent.mkdir(parents=True)
+    pip = f'[ "$3" = --version ] || echo "$@" >>"{tmp_path}/pip.log"'
+    executable.write_text(f'#!/bin/sh\nif [ "$2" = pip ]; then {pip}; else exec {sys.executable} "$@"; fi\n')
+    executable.chmod(0o755)
+    return tmp_path
+
+
+def _make_environment(checkout: pathlib.Path, *extras: str) -> list[str]:
+    command = f'set -euo pipefail; source "{checkout}/scripts/common.sh"; make_environment {" ".join(extras)}'
+    assert bash("-c", command).returncode == 0
+    log = checkout / "pip.log"
+    installed = [line.split()[-1] for line in log.read_text().splitlines()] if log.exists() else []
+    log.unlink(missing_ok=True)
+    return installed
+
+
+def test_installs_once_and_again_only_for_a_new_extra_or_a_changed_setup(checkout):
+    assert _make_environment(checkout) == ["."]
+    assert _make_environment(checkout) == []
+    assert _make_environment(checkout, "dev", "parity") == [".[dev,parity]"]
+    assert _make_environment(checkout, "dev") == [] and _make_environment(checkout) == []
+    (checkout / "setup.py").write_text("# other bounds\n")
+    assert _make_environment(checkout, "dev") == [".[dev]"]
+
+
+def test_a_failed_installation_is_tried_again(checkout):
+    good = (checkout / ".venv" / "bin" / "python").read_text()
+    (checkout / ".venv" / "bin" / "python").write_text('#!/bin/sh\n[ "$3" = --version ]\n')
+    command = f'set -euo pipefail; source "{checkout}/scripts/common.sh"; make_environment'
+    assert bash("-c", command).returncode == 1
+    (checkout / ".venv" / "bin" / "python").write_text(good)
+    assert _make_environment(checkout) == ["."]
+
+
+def test_no_suitable_python_names_the_package_to_install():
+    result = bash("-c", "source scripts/common.sh; find_python", PYTHON="/no/such/python")
+    assert result.returncode == 2 and "/no/such/python" in result.stderr and "apt-get install python3 python3-venv" in result.stderr
+
+
+def test_python_without_venv_names_the_package_to_install(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    command = f'set -euo pipefail; source scripts/common.sh; VENV="{tmp_path}/.venv"; make_environment'
+    result = bash("-c", command, PYTHON=str(python))
+    assert result.returncode == 2 and "apt-get install python3-venv" in result.stderr
+
+
+def test_too_old_a_python_is_passed_over(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    other = tmp_path / "python3.12"
+    other.write_text("#!/bin/sh\nexit 0\n")
+    other.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert bash("-c", "source scripts/common.sh; find_python", PATH=path, PYTHON="").stdout == "python3.12\n"
+
+
+# --- quickstart --------------------------------------------------------------------------------------------------------------
+
+
+def test_quickstart_never_removes_a_folder_it_did_not_make(checkout):
+    kept = checkout / "runs" / "quickstart" / "thesis.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("years of work")
+    shutil.copytree(ROOT / "configs", checkout / "configs")
+    result = bash(str(checkout / "scripts" / "quickstart.sh"), f"--data_dir={ROOT}/data/sample")
+    assert result.returncode == 2 and "in the way" in result.stderr
+    assert kept.read_text() == "years of work"
+
+
+def test_results_table_shows_both_starts(tmp_path):
+    def write(path, value):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(value), encoding="utf-8")
+
+    metrics = {"masked_lm_accuracy": 0.25, "disc_accuracy": 0.9, "disc_recall": 0.5, "disc_auc": 0.875, "loss": 20.0}
+    write(tmp_path / "models" / "quickstart" / "results" / "unsup_results.json", metrics)
+    for start, accuracy in (("pre-trained", 93.5), ("random", 71.25)):
+        summary = {"nsmc": {"test": {"accuracy": {"mean": accuracy}}}}
+        write(tmp_path / "results" / start / "nsmc-abc" / "results.json", {"summary": summary})
+    command = [sys.executable, ROOT / "scripts" / "quickstart_results.py", tmp_path]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[-2] for line in lines] == ["25.00", "90.00", "50.00", "87.50", "93.50", "71.25"]
+    assert "pre-trained" in lines[-2] and "random" in lines[-1]
+
+
+@pytest.mark.slow
+def test_quickstart_goes_the_whole_way_and_again_without_work(checkout):
+    """On a slice of the sample and with few steps: text to results table, then the same command once more."""
+    for name in (*CONFIG_OF, "configure_pretraining.py", "configure_finetuning.py"):
+        shutil.copy(ROOT / name, checkout)
+    for name in ("model", "pretrain", "finetune", "configs"):
+        shutil.copytree(ROOT / name, checkout / name)
+    data = checkout / "own data"
+    for source, lines in (("corpus/dialogues.txt", 600), ("nsmc/ratings_train.txt", 161), ("nsmc/ratings_test.txt", 41)):
+        (data / source).parent.mkdir(parents=True, exist_ok=True)
+        text = (ROOT / "data" / "sample" / source).read_text(encoding="utf-8").split("\n")
+        (data / source).write_text("\n".join(text[:lines]) + "\n", encoding="utf-8")
+    script = checkout / "scripts" / "quickstart.sh"
+    quick = re.sub(r"--num_train_steps=\d+ --num_warmup_steps=\d+", "--num_train_steps=4 --num_warmup_steps=1", script.read_text())
+    script.write_text(re.sub(r"--num_train_epochs=\d+", "--num_train_epochs=1", quick))
+    first = bash(str(script), f"--data_dir={data}")
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert re.search(r"nsmc test accuracy, pre-trained weights +\d+\.\d\d %", first.stdout)
+    assert re.search(r"nsmc test accuracy, random weights +\d+\.\d\d %", first.stdout)
+    again = bash(str(script), f"--data_dir={data}")
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
