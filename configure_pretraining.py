@@ -61,6 +61,8 @@ class PretrainingConfig:
     log_steps: int = option(100, "steps between progress lines and TensorBoard points")
     init_checkpoint: str | None = option(None, "folder or prefix of a checkpoint whose weights to start from (also of other projects)")
 
+    init_scope: str = option("", "take only variables of init_checkpoint whose names begin with this, such as electra/")
+
     # Model
     model_size: str = option("small", "size table of the paper", tuple(SIZES))
     model_hparam_overrides: dict = option({}, "JSON object with fields of BertConfig to change")

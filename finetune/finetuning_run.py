@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from configure_finetuning import FinetuningConfig, result_values
-from finetune.model_runner import ModelRunner
+from finetune.model_runner import BEST, ModelRunner
 from finetune.preprocessing import Preprocessor
 from finetune.results import Results
 from finetune.starting_point import StartingPoint, find_starting_point
@@ -103,8 +103,8 @@ class FinetuningRun:
         return scores
 
     def _write_config(self, seed: int) -> None:
-        """config.json beside the weights: all that is needed to use them."""
-        config, start = self._config, self._start
+        """config.json beside the selected weights: all that is needed to use them, or to start from them."""
+        config, start, folder = self._config, self._start, os.path.join(self._trial_dir(seed), BEST)
         value = {
             "finetuning": dataclasses.asdict(config) | {"seed": seed},
             "bert_config": start.bert_config.to_dict(),
@@ -113,8 +113,8 @@ class FinetuningRun:
             "vocab_file": start.tokenizer.vocab_file,
             "init_checkpoint": start.prefix,
         }
-        tf.io.gfile.makedirs(self._trial_dir(seed))
-        write_json(os.path.join(self._trial_dir(seed), "config.json"), value)
+        tf.io.gfile.makedirs(folder)
+        write_json(os.path.join(folder, "config.json"), value)
 
 
 def describe(config: FinetuningConfig, tasks: list[Task], start: StartingPoint) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from model.hooks import ProgressHook
 from model.layers import variable_name
 from model.optimization import AdamWeightDecayOptimizer, layerwise_factors
 
+BEST = "best"  # folder of the selected weights
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
 
 
@@ -139,7 +140,7 @@ class ModelRunner:
 
     @property
     def _best_dir(self) -> str:
-        return os.path.join(self._trial_dir, "best")
+        return os.path.join(self._trial_dir, BEST)
 
     def best(self) -> dict[str, Any] | None:
         """The entry of the history with the highest dev score, the first of equals; None before the first evaluation."""

@@ -198,7 +198,7 @@ class Preprocessor:
     def _make_table(self, task: Task, split: str) -> FeatureTable:
         examples = task.get_examples(split)
         rows: list[dict[str, Any]] = []
-        for example in tqdm(examples, f"{task.name} {split}", unit="rows", mininterval=1, leave=False):
+        for example in tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None):
             made = task.featurize(example, self._tokenizer, split == "train")
             if self._config.log_examples and len(rows) < 3:
                 pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])

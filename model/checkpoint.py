@@ -138,14 +138,14 @@ def restore_newest(folder: str, variables: Sequence[tf.Variable]) -> str | None:
     raise DataError(f"none of the {1 + len(older)} checkpoint(s) in {folder!r} can be read: remove them to start anew (--model_dir)")
 
 
-def warm_start(prefix: str, variables: Sequence[tf.Variable]) -> list[str]:
-    """Loads those variables that the checkpoint holds and returns the names of the others, which keep their start values.
+def warm_start(prefix: str, variables: Sequence[tf.Variable], scope: str = "") -> list[str]:
+    """Loads those variables under `scope` that the checkpoint holds and returns the names of the others, which keep their start values.
 
     Optimizer slots are not asked for (released checkpoints of the original have none). Raises UserError when a shape differs or
     nothing at all matches.
     """
     named, shapes = {variable_name(variable): variable for variable in variables}, read_shapes(prefix)
-    found = {name: variable for name, variable in named.items() if name in shapes}
+    found = {name: variable for name, variable in named.items() if name in shapes and name.startswith(scope)}
     if not found:
         raise UserError(f"checkpoint {prefix} holds none of this model's variables, such as {next(iter(named))!r} (--init_checkpoint)")
     load(prefix, found)

@@ -120,6 +120,7 @@ class Estimator:
       optimizer_fn: makes the optimizer for the model's variables; None if nothing will be trained.
       strategy: see model.devices.create_strategy; None means TensorFlow's current one.
       init_checkpoint: weights to start from where model_dir holds no checkpoint yet.
+      init_scope: takes only those of them whose names begin with this.
     """
 
     def __init__(
@@ -129,12 +130,13 @@ class Estimator:
         optimizer_fn: Callable[[Sequence[tf.Variable]], AdamWeightDecayOptimizer] | None = None,
         strategy: tf.distribute.Strategy | None = None,
         init_checkpoint: str | None = None,
+        init_scope: str = "",
     ):
         self.config = config
         self.strategy = strategy or tf.distribute.get_strategy()
         if optimizer_fn:
             _check_batch(config, self.strategy.num_replicas_in_sync)
-        self._init_checkpoint = init_checkpoint
+        self._init_checkpoint, self._init_scope = init_checkpoint, init_scope
         with self.strategy.scope():
             self.model = model_fn()
             self.optimizer = optimizer_fn(self.model.trainable_variables) if optimizer_fn else None
@@ -323,7 +325,7 @@ class Estimator:
             if resume:
                 logging.info("Resumed from %s", resume)
             elif self._init_checkpoint:
-                checkpoint.warm_start(checkpoint.resolve(self._init_checkpoint), self.model.trainable_variables)
+                checkpoint.warm_start(checkpoint.resolve(self._init_checkpoint), self.model.trainable_variables, self._init_scope)
             self._restored = True
         return int(self.global_step.numpy())
 

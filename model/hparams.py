@@ -99,7 +99,7 @@ def _check_value(config_class: type, field: dataclasses.Field, value: Any) -> An
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         allowed = f"{kind.__name__}{' or null' if optional else ''}"
         raise UserError(f"hparam {field.name!r} must be {allowed}, got {type(value).__name__} {value!r} (--{field.name})")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"hparam {field.name!r} must be a finite number, got {value!r} (--{field.name})")
     choices = field.metadata["choices"]
     if choices and value not in choices:

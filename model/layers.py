@@ -300,6 +300,6 @@ def argmax_with_gumbel(logits: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
 
 
 def _argmax(values: tf.Tensor) -> tf.Tensor:
-    size = values.shape[-1]
+    last = values.shape[-1] - 1  # also the answer where nothing equals the largest value, which then is NaN: an index it must be
     largest = tf.reduce_max(values, -1, keepdims=True)
-    return tf.reduce_min(tf.where(values == largest, tf.range(size, dtype=tf.int32), size), -1)
+    return tf.reduce_min(tf.where(values == largest, tf.range(last + 1, dtype=tf.int32), last), -1)

@@ -5,6 +5,7 @@ run that goes on at step s works out from the counts in manifest.json which wind
 """
 
 import contextlib
+import fnmatch
 import posixpath
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -81,6 +82,8 @@ def find_records(pattern: str, flag: str, length: int) -> RecordSet:
     if not files:
         raise UserError(f"no TFRecord files match {pattern!r}: run build_pretraining_dataset.py or set --{flag}")
     manifests = {folder: _read_manifest(folder, length, flag) for folder in sorted({posixpath.dirname(path) for path in files})}
+    for folder, manifest in manifests.items():
+        _check_complete(pattern, folder, manifest, found)
     counts, highest_id = [], -1
     for path in files:
         manifest = manifests[posixpath.dirname(path)]
@@ -110,6 +113,18 @@ def _read_manifest(folder: str, length: int, flag: str) -> dict[str, Any]:
     return manifest
 
 
+def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])]
+
+
+def _check_complete(pattern: str, folder: str, manifest: dict[str, Any], found: set[str]) -> None:
+    """DataError for a shard of the manifest that the pattern asks for and that is not there: a copy may have been cut short."""
+    for shard in _shards(manifest):
+        path = posixpath.join(folder, shard["file"])
+        if path not in found and any(fnmatch.fnmatchcase(path, part.strip()) for part in pattern.split(",")):
+            raise DataError(f"{path} is missing, but manifest.json lists it: build or copy the data set again")
+
+
 def _common_tokenizer(manifests: dict[str, dict[str, Any]], flag: str) -> dict[str, Any]:
     """The tokenizer that all data sets share; UserError where two differ."""
     (first, common), *others = [(folder, manifest.get("tokenizer", {})) for folder, manifest in manifests.items()]
@@ -133,8 +148,7 @@ def _check_length(found: int, length: int, where: str) -> None:
 
 def _count_from_manifest(path: str, manifest: dict[str, Any], length: int, flag: str) -> int:
     """The number of records, once the size agrees: a truncated shard is found before the run starts."""
-    shards = {shard["file"]: shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])}
-    shard = shards.get(posixpath.basename(path))
+    shard = next((shard for shard in _shards(manifest) if shard["file"] == posixpath.basename(path)), None)
     if shard is None:
         raise UserError(f"{path} is not in the manifest.json beside it: remove it or change --{flag}")
     size = tf.io.gfile.stat(path).length

@@ -121,6 +121,7 @@ def make_estimator(config: PretrainingConfig, vocabulary: Vocabulary) -> Estimat
         optimizer_fn if config.do_train else None,
         strategy,
         config.init_checkpoint,
+        config.init_scope,
     )
 
 
@@ -164,7 +165,7 @@ def check_earlier_run(config: PretrainingConfig, description: Mapping[str, Any])
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for name in sorted({*before, *now}):
+    for name in {**before, **now}:
         if before.get(name) != now.get(name):
             yield name, before.get(name), now.get(name)
 

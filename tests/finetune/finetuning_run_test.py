@@ -5,6 +5,7 @@ import pytest
 
 from finetune import finetuning_run
 from finetune.finetuning_run import FinetuningRun
+from finetune.starting_point import find_starting_point
 from model import checkpoint
 from model.command import UserError
 from model.modeling import BertConfig, BertModel
@@ -27,8 +28,10 @@ def test_trials_are_scored_summarized_and_not_done_again(make_config, home, monk
     assert "nsmc  test   accuracy" in results.table() and "60" in results.table()
 
     trial_dir = folders(home, "finetuning_models")[0] / folder.name.removeprefix("nsmc-") / "seed_42"
-    assert {path.name for path in trial_dir.iterdir()} == {"best", "checkpoint", "config.json", "history.json"}
-    assert json.loads((trial_dir / "config.json").read_text())["finetuning"]["seed"] == 42
+    assert not list(trial_dir.glob("model.ckpt*")), "only the selected weights are left"
+    assert json.loads((trial_dir / "best" / "config.json").read_text())["finetuning"]["seed"] == 42
+    start = find_starting_point(make_config(init_checkpoint=str(trial_dir / "best"), model_hparam_overrides={}, tokenizer_type=None))
+    assert start.bert_config.hidden_size == 16 and start.tokenizer.provenance()["tokenizer_type"] == "wordpiece"
 
     def refuse(*arguments):
         raise AssertionError("trained again")

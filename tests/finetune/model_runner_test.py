@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune import model_runner
+from finetune import model_runner, preprocessing
 from finetune.model_runner import ModelRunner, create_optimizer
 from finetune.preprocessing import Preprocessor
 from finetune.starting_point import find_starting_point
@@ -76,6 +76,24 @@ def test_pretrained_weights_are_taken(build, tmp_path):
     loaded, random = ({variable_name(variable): variable.numpy() for variable in model.trainable_variables}[name] for model in models)
     np.testing.assert_array_equal(loaded, checkpoint.read(prefix, [name])[name])
     assert not np.array_equal(random, loaded)
+
+
+@pytest.mark.slow
+def test_padding_has_no_part_in_training(build, tmp_path, monkeypatch):
+    # Dropout is off in the encoder: which bits it draws depends on the padded length.
+    shape = find_starting_point(build(tmp_path / "any")._config).bert_config.to_dict()
+    still = {name: value for name, value in shape.items() if name != "vocab_size"} | {
+        "hidden_dropout_prob": 0,
+        "attention_probs_dropout_prob": 0,
+    }
+    weights = []
+    for name, lengths in (("trimmed", [16, 32]), ("padded", [32])):
+        monkeypatch.setattr(preprocessing, "padded_lengths", lambda max_length, lengths=lengths: lengths)
+        runner = build(tmp_path / name, max_seq_length=32, model_hparam_overrides=still)
+        runner.train()
+        weights.append(best_weights(runner))
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], atol=2e-4, err_msg=name)
 
 
 @pytest.mark.slow

@@ -185,7 +185,8 @@ def killed_after(monkeypatch):
 @pytest.mark.parametrize("steps, next_step, keep_max", [((1, 2), 3, 2), ((1,), 2, 1), ((1, 2, 3), 3, 2), ((), 1, 1)])
 def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch, killed_after, steps, next_step, keep_max):
     save_steps(tmp_path / "before", *steps, keep_max=keep_max) if steps else os.makedirs(tmp_path / "before")
-    if next_step in steps:  # a run that was rolled back saves that step again
+    if next_step in steps:  # a run that was rolled back saves that step again, with other values
+        checkpoint.save(str(tmp_path / "before"), next_step, make_variables(99.0), keep_max)
         (tmp_path / "before" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
     old, seen = restored(tmp_path / "before"), set()
     for changes in range(20):
@@ -201,6 +202,8 @@ def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeyp
         found = restored(folder)
         assert found in (old, float(next_step)), f"killed after {changes} changes"
         seen.add(found)
+        for prefix in checkpoint.checkpoints(str(folder)):
+            checkpoint.restore(prefix, make_variables(-1.0))  # what looks complete is sound
         checkpoint.remove_leftovers(str(folder))
         assert_tidy(folder)
         save_steps(folder, next_step + 1, keep_max=keep_max)

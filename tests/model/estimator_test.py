@@ -217,19 +217,26 @@ def assert_same_training(whole: dict[str, np.ndarray], other: dict[str, np.ndarr
         np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.slow
-def test_32_at_once_are_4_times_8_are_2_replicas_of_16(tmp_path, start_tiny):
-    process = start_tiny("split", tmp_path)
-    _, stderr = process.communicate(timeout=900)
+@pytest.fixture(scope="module")
+def split_runs(tmp_path_factory, start_tiny) -> dict[str, dict[str, np.ndarray]]:
+    """Weights and traces of three steps over the same batches of 32: "whole", "accumulated" and "replicas"."""
+    folder = tmp_path_factory.mktemp("split")
+    process = start_tiny("split", folder)
+    _, stderr = process.communicate(timeout=1800)
     assert process.returncode == 0, stderr[-2000:]
-    whole, *others = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("whole", "accumulated", "replicas"))
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in ("whole", "accumulated", "replicas")}
+
+
+@pytest.mark.slow
+def test_32_at_once_are_4_times_8_are_2_replicas_of_16(split_runs):
+    whole, *others = split_runs.values()
     assert len({whole[f"{step}/trace_masks"].tobytes() for step in range(3)}) == 3  # every step masks anew
     for other in others:
         assert_same_training(whole, other)
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_and_the_first_writes(tmp_path, start_tiny):
+def test_two_workers_train_as_one_and_the_first_writes(tmp_path, start_tiny, split_runs):
     """TF_CONFIG on one machine; also what a worker that is not the first must leave alone."""
     import json
     import socket
@@ -241,13 +248,10 @@ def test_two_workers_train_as_one_and_the_first_writes(tmp_path, start_tiny):
     configs = [json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in range(2)]
     processes = [start_tiny("worker", tmp_path, TF_CONFIG=config) for config in configs]
     for process in processes:
-        _, stderr = process.communicate(timeout=900)
+        _, stderr = process.communicate(timeout=1800)
         assert process.returncode == 0, stderr[-2000:]
-    process = start_tiny("split", tmp_path)
-    process.communicate(timeout=900)
-    whole = dict(np.load(tmp_path / "whole.npz"))
     for index in range(2):
-        assert_same_training(whole, dict(np.load(tmp_path / f"worker{index}.npz")))
+        assert_same_training(split_runs["whole"], dict(np.load(tmp_path / f"worker{index}.npz")))
     assert checkpoint.checkpoints(str(tmp_path / "worker0")) and not os.path.exists(tmp_path / "worker1")
 
 

@@ -222,6 +222,15 @@ def test_a_shard_that_the_manifest_does_not_know_is_refused(tmp_path):
         find_records(f"{tmp_path}/pretrain*", "eval_tfrecords", LENGTH)
 
 
+def test_a_shard_that_is_missing_is_named(tmp_path):
+    paths = write_shards(tmp_path, [2, 2])
+    write_manifest(tmp_path, paths)
+    os.remove(paths[1])
+    with pytest.raises(DataError, match=rf"^{paths[1]} is missing, but manifest.json lists it"):
+        find_records(f"{tmp_path}/pretrain*", "pretrain_tfrecords", LENGTH)
+    assert find_records(paths[0], "pretrain_tfrecords", LENGTH).counts == [2]  # asked for alone, it is all that is wanted
+
+
 @pytest.mark.parametrize("text, message", [("{", "is not JSON"), ("[]", "is not a manifest"), ('{"a": 1}', "is not a manifest")])
 def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
     write_shards(tmp_path, [2])
