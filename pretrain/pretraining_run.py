@@ -29,7 +29,8 @@ PANELS = {
     "loss": ("loss",),
     "generator": ("masked_lm_accuracy", "sampled_masked_lm_accuracy"),
     "discriminator": ("disc_accuracy", "disc_precision", "disc_recall"),
-    "loss of each network": ("masked_lm_loss", "disc_loss"),
+    "generator's loss": ("masked_lm_loss",),
+    "discriminator's loss": ("disc_loss",),
 }
 
 

@@ -12,7 +12,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 DATA="$ROOT/data/sample"
 OUT="$ROOT/runs/quickstart"
 LENGTH=64
-PRETRAINING=(--hparams=configs/cpu_mini.json --train_batch_size=32 --num_train_steps=1500 --num_warmup_steps=150 --do_eval)
+# Wide and shallow: with its few thousand examples the discriminator finds the replaced tokens within some hundred steps.
+PRETRAINING=(
+  --hparams=configs/cpu_mini.json
+  --model_hparam_overrides='{"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
+  --generator_layers=1.0 --generator_hidden_size=0.5 --learning_rate=4e-4 --num_warmup_steps=80 --num_train_steps=800 --do_eval
+)
 FINETUNING=(--task_names=nsmc --max_seq_length="$LENGTH" --num_train_epochs=5 --learning_rate=5e-4)
 
 for argument in "$@"; do
