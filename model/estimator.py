@@ -96,6 +96,9 @@ class Hook:
     def after_steps(self, step: int, metrics: Mapping[str, float]) -> None:
         """After every `log_steps` steps and before every save; metrics are means over the steps since the previous call."""
 
+    def before_save(self, step: int) -> None:
+        """Before a checkpoint is written, which may be the last thing this process does."""
+
     def after_save(self, step: int, path: str) -> None:
         """After a checkpoint is complete."""
 
@@ -198,6 +201,8 @@ class Estimator:
                 for hook in hooks:
                     hook.after_steps(step, metrics)
             if save:
+                for hook in hooks:
+                    hook.before_save(step)
                 saved, path = step, self.save(step)
                 for hook in hooks:
                     hook.after_save(step, path)

@@ -61,7 +61,8 @@ class HistoryHook(Hook):
         self._time, self._step = now, step
         self._lines.append(json.dumps(row))
 
-    def after_save(self, step: int, path: str) -> None:
+    def before_save(self, step: int) -> None:
+        # Killed between the two, a run leaves rows too many, which `begin` drops, rather than too few.
         self._write()
 
     def end(self, step: int) -> None:

@@ -17,9 +17,11 @@ PRETRAINING=(
   --hparams=configs/cpu_mini.json
   --model_hparam_overrides='{"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4,
     "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
-  --generator_layers=1.0 --generator_hidden_size=0.5 --learning_rate=4e-4 --num_warmup_steps=80 --num_train_steps=800 --do_eval
+  --generator_layers=1.0 --generator_hidden_size=0.5 --learning_rate=4e-4 --num_warmup_steps=100 --num_train_steps=1000 --do_eval
+  --nomixed_precision # processors without bfloat16 units would crawl
 )
-FINETUNING=(--task_names=nsmc --max_seq_length="$LENGTH" --num_train_epochs=5 --learning_rate=5e-4)
+# One rate for all layers, so that the comparison with random weights is a fair one.
+FINETUNING=(--task_names=nsmc --max_seq_length="$LENGTH" --num_train_epochs=6 --learning_rate=3e-4 --layerwise_lr_decay=0)
 
 for argument in "$@"; do
   case "$argument" in

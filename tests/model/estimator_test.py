@@ -390,7 +390,8 @@ def test_an_overflow_skips_the_step_but_not_the_batch(tmp_path, tiny):
     assert values["global_step"] == 3 and skipped > 3
     assert values["loss_scale"] == 2.0 ** (15 - skipped) and values["loss_scale_good_steps"] <= 3
     assert [call[1] for call in recorder.calls if call[0] == "after_steps"] == [1, 2, 3]  # skipped steps go into the next call
-    assert recorder.metrics[0]["examples"] == 4 * (skipped + 1)
+    assert sum(metrics["examples"] for metrics in recorder.metrics) == 4 * values["batches_seen"]
+    assert recorder.metrics[0]["examples"] > 4
     assert all(np.isfinite(list(metrics.values())).all() for metrics in recorder.metrics)
     assert recorder.metrics[-1]["loss_scale"] == values["loss_scale"]
     assert [call for call in recorder.calls if call[0] == "after_save"] == [("after_save", 3, "model.ckpt-3")]

@@ -74,7 +74,7 @@ def test_the_history_is_written_with_each_checkpoint_and_at_the_end(tmp_path, cl
     clock.now += 5.0
     hook.after_steps(10, {"loss": 2.0})
     assert not path.exists()
-    hook.after_save(10, "model.ckpt-10")
+    hook.before_save(10)
     assert hooks.read_history(str(path)) == [{"step": 10, "loss": 2.0, "steps_per_second": 2.0}]
     clock.now += 2.0
     hook.after_steps(20, {"loss": 1.0})
