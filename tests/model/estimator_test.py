@@ -393,7 +393,7 @@ def test_an_overflow_skips_the_step_but_not_the_batch(tmp_path, tiny):
     assert sum(metrics["examples"] for metrics in recorder.metrics) == 4 * values["batches_seen"]
     assert recorder.metrics[0]["examples"] > 4
     assert all(np.isfinite(list(metrics.values())).all() for metrics in recorder.metrics)
-    assert recorder.metrics[-1]["loss_scale"] == values["loss_scale"]
+    assert values["loss_scale"] <= recorder.metrics[-1]["loss_scale"] < recorder.metrics[0]["loss_scale"] < 2.0**15
     assert [call for call in recorder.calls if call[0] == "after_save"] == [("after_save", 3, "model.ckpt-3")]
 
 
