@@ -325,6 +325,15 @@ def test_a_warm_start_needs_no_slots_and_lists_what_is_missing(tmp_path, warning
     assert [line.rpartition(" ")[2] for line in warnings] == ["electra/b/bias", "task_specific/nsmc/kernel"]
 
 
+def test_a_warm_start_of_one_scope_leaves_the_others_alone(tmp_path, warnings):
+    save_steps(tmp_path, 5)
+    variables = [tf.Variable(tf.zeros([2, 3]), name="electra/a/kernel"), tf.Variable([8.0], name="generator/a/bias")]
+    assert checkpoint.warm_start(str(tmp_path / "model.ckpt-5"), variables, "electra/") == ["generator/a/bias"]
+    assert [variable.numpy().ravel()[0] for variable in variables] == [5.0, 8.0]
+    with pytest.raises(UserError, match="none of this model's variables"):
+        checkpoint.warm_start(str(tmp_path / "model.ckpt-5"), variables, "generator/")
+
+
 def test_a_warm_start_from_something_else_altogether_is_an_error(tmp_path):
     save_steps(tmp_path, 1)
     with pytest.raises(UserError, match="none of this model's variables, such as 'bert/a/kernel'.*--init_checkpoint"):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import special
 
 from model import layers
-from model.random import RandomState
+from model.random import RandomState, gumbel, random_bits
 
 RATE = 0.25  # a multiple of 2^-16, so that the noise realizes it exactly
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}  # float32 against float64
@@ -136,6 +136,45 @@ def test_attention_on_nothing_but_padding_is_even_and_finite_in_float16():
     np.testing.assert_allclose(value.numpy(), np.full((2, 2, 6, 6), 1 / 6), rtol=1e-3)
 
 
+def test_cross_entropy():
+    logits, upstream = random_values((4, 3, 11), (4, 3))
+    targets = tf.constant(np.random.default_rng(0).integers(0, 11, (4, 3)), tf.int32)
+
+    def plain(logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+
+    assert_same(lambda logits: layers.cross_entropy(logits, targets), plain, [logits * 3.0], upstream, TIGHT)
+
+
+def test_cross_entropy_of_worked_examples_and_of_large_logits():
+    logits = tf.constant([[0.0, 0.0, 0.0, 0.0], [1e4, 0.0, 0.0, 0.0], [1e4, 0.0, 0.0, 0.0], [-1e4, -1e4, -1e4, -1e4]])
+    losses = layers.cross_entropy(logits, tf.constant([2, 0, 3, 1])).numpy()
+    np.testing.assert_allclose(losses, [np.log(4), 0.0, 1e4, np.log(4)], rtol=1e-3)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = tf.reduce_sum(layers.cross_entropy(logits, tf.constant([2, 0, 3, 1])))
+    gradient = tape.gradient(loss, logits).numpy()
+    np.testing.assert_allclose(gradient[:3], [[0.25, 0.25, -0.75, 0.25], [0, 0, 0, 0], [1, 0, 0, -1]], atol=1e-6)
+
+
+def test_argmax_is_the_first_of_the_largest_and_an_index_even_of_nan():
+    nan = float("nan")
+    values = tf.constant([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0], [-2.0, -1.0, -1.0], [nan, nan, nan], [-np.inf, -np.inf, 0.0]])
+    found = layers.argmax(values)
+    assert found.dtype == tf.int32 and found.numpy()[[0, 1, 2, 4]].tolist() == [1, 0, 1, 2]
+    assert 0 <= found.numpy()[3] < 3
+
+
+def test_argmax_with_gumbel_samples_from_the_softmax():
+    state = RandomState(3, tf.constant(7, tf.int64), tf.constant(0, tf.int64))
+    probabilities = np.array([0.5, 0.3, 0.15, 0.05])
+    logits = tf.constant(np.broadcast_to(np.log(probabilities), (16384, 4)), tf.float32)
+    samples = layers.argmax_with_gumbel(logits, random_bits(state, "site", [16384, 4])).numpy()
+    np.testing.assert_array_equal(samples, np.argmax(logits.numpy() + gumbel(state, "site", [16384, 4]).numpy(), -1))
+    counts, expected = np.bincount(samples, minlength=4), probabilities * 16384
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3  # chi-square with 3 degrees of freedom: 1 in 1000
+
+
 def test_fused_functions_give_the_same_inside_a_graph_and_a_while_loop():
     """Accumulation differentiates them inside tf.while_loop."""
     x, bias, upstream = random_values((4, 6, 16), (16,), (4, 6, 16))
@@ -194,6 +233,14 @@ def test_dropout_takes_a_batch_of_unknown_size():
     dynamic = tf.function(lambda x: layers.dropout(x, RATE, state, "site"), input_signature=signature, autograph=False)
     (x,) = random_values((4, 6, 16))
     np.testing.assert_array_equal(dynamic(x), layers.dropout(x, RATE, state, "site"))
+
+
+def test_matmul_takes_kernels_that_lie_across():
+    x, kernel = random_values((2, 3, 5), (5, 4))
+    expected = x.numpy() @ kernel.numpy()
+    for value in (layers.matmul(x, kernel, tf.float32), layers.matmul(x, tf.transpose(kernel), tf.float32, transpose_kernel=True)):
+        np.testing.assert_allclose(value, expected, **TIGHT)
+    assert layers.matmul(x, kernel, tf.bfloat16).dtype == tf.bfloat16
 
 
 # --- variables --------------------------------------------------------------------------------------------------------------------
