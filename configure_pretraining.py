@@ -60,7 +60,6 @@ class PretrainingConfig:
     num_eval_steps: int = option(100, "batches to evaluate on; 0 takes all held-out examples")
     log_steps: int = option(100, "steps between progress lines and TensorBoard points")
     init_checkpoint: str | None = option(None, "folder or prefix of a checkpoint whose weights to start from (also of other projects)")
-
     init_scope: str = option("", "take only variables of init_checkpoint whose names begin with this, such as electra/")
 
     # Model
@@ -148,6 +147,8 @@ class PretrainingConfig:
         _require(0.0 < self.mask_prob < 1.0, "mask_prob", self.mask_prob, "between 0 and 1")
         _require(self.max_predictions_per_seq >= 1, "max_seq_length", self.max_seq_length, "long enough for one masked token")
         self._validate_model()
+        if self.init_scope and not self.init_checkpoint:
+            raise UserError(f"init_scope {self.init_scope!r} without a checkpoint to take variables from (--init_checkpoint, --init_scope)")
         if not (self.do_train or self.do_eval):
             raise UserError("there is nothing to do: do_train and do_eval are both false (--do_train, --do_eval)")
 

@@ -172,6 +172,7 @@ def test_numbers_that_must_be_positive(name):
         ({"two_tower_generator": True, "uniform_generator": True}, "two_tower_generator needs"),
         ({"uniform_generator": True, "electra_objective": False}, "nothing to learn"),
         ({"do_train": False}, "nothing to do"),
+        ({"init_scope": "electra/"}, "init_scope 'electra/' without a checkpoint"),
     ],
 )
 def test_unknown_mistyped_and_impossible_values_are_refused(user, message):

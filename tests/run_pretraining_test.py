@@ -469,6 +469,22 @@ def test_every_objective_trains_and_is_evaluated(home, pretrain, tmp_path, setti
 
 
 @pytest.mark.slow
+def test_warm_start_from_one_scope_leaves_the_other_variables_at_their_start_values(home, pretrain, tmp_path):
+    """The encoder of a masked language model, for a discriminator; with learning rate 0 in the first step nothing else moves it."""
+    folders = {name: tmp_path / name for name in ("mlm", "fresh", "started")}
+    pretrain(*flags(home, "mini", model_dir=str(folders["mlm"]), electra_objective=False, learning_rate=1e-2))
+    pretrain(*flags(home, "mini", model_dir=str(folders["fresh"]), num_train_steps=1))
+    scope = {"init_checkpoint": str(folders["mlm"]), "init_scope": "electra/"}
+    pretrain(*flags(home, "mini", model_dir=str(folders["started"]), num_train_steps=1, **scope))
+    mlm, fresh = variables(folders["mlm"] / "model.ckpt-6"), variables(folders["fresh"] / "model.ckpt-1")
+    started = variables(folders["started"] / "model.ckpt-1")
+    weights = [name for name in started if not name.endswith(("/adam_m", "/adam_v"))]
+    for name in weights:
+        np.testing.assert_array_equal(started[name], (mlm if name.startswith("electra/") else fresh)[name], err_msg=name)
+    assert np.any(mlm["electra/embeddings/word_embeddings"] != fresh["electra/embeddings/word_embeddings"])
+
+
+@pytest.mark.slow
 def test_accumulated_parts_make_the_same_steps_as_whole_batches(home, pretrain, tmp_path):
     rows = {}
     for parts in (1, 2, 4):

@@ -73,15 +73,17 @@ def test_hooks_are_called_as_documented(tmp_path, tiny):
         ("begin", 0, 7),
         ("after_steps", 3),
         ("after_steps", 4),  # before every save
+        ("before_save", 4),
         ("after_save", 4, "model.ckpt-4"),
         ("after_steps", 6),
         ("after_steps", 7),
+        ("before_save", 7),
         ("after_save", 7, "model.ckpt-7"),
         ("end", 7),
     ]
     recorder.calls.clear()
     assert estimator.train(tiny.toy_inputs(), 8, [recorder]) == 8
-    assert recorder.calls == [("begin", 7, 8), ("after_steps", 8), ("after_save", 8, "model.ckpt-8"), ("end", 8)]
+    assert recorder.calls == [("begin", 7, 8), ("after_steps", 8), ("before_save", 8), ("after_save", 8, "model.ckpt-8"), ("end", 8)]
     recorder.calls.clear()
     assert estimator.train(tiny.toy_inputs(), 8, [recorder]) == 8
     assert recorder.calls == []

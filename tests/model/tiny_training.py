@@ -178,6 +178,9 @@ class Recorder(Hook):
         if step == self.at:
             os.kill(os.getpid(), self.signum)
 
+    def before_save(self, step: int) -> None:
+        self.calls.append(("before_save", step))
+
     def after_save(self, step: int, path: str) -> None:
         self.calls.append(("after_save", step, os.path.basename(path)))
 
