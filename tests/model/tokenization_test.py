@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import io
 import unicodedata
@@ -244,14 +245,36 @@ def test_converting_unknown_tokens_and_ids_fails(tokenizer):
 # ---- speed
 
 
-def test_encode_looks_an_eojeol_up_once_and_the_cache_is_bounded(vocab_file, monkeypatch):
+def test_encode_looks_an_eojeol_up_once(vocab_file, monkeypatch):
     seen = []
-    original = FullTokenizer._eojeol_pieces
-    monkeypatch.setattr(FullTokenizer, "_eojeol_pieces", lambda self, eojeol: seen.append(eojeol) or original(self, eojeol))
+    original = FullTokenizer._eojeol_ids
+    monkeypatch.setattr(FullTokenizer, "_eojeol_ids", lambda self, eojeol: seen.append(eojeol) or original(self, eojeol))
     tokenizer = FullTokenizer(vocab_file)
     assert tokenizer.encode("영화 가 영화") == tokenizer.encode("영화 가 영화")
     assert seen == ["영화", "가"]
-    assert tokenizer._cached_ids.cache_info().maxsize == tokenizer._cached_pieces.cache_info().maxsize == tokenization.CACHE_SIZE
+
+
+def test_memory_of_encode_is_bounded_and_keeps_what_is_still_asked_for():
+    computed = []
+    memo = tokenization._Memo(lambda key: computed.append(key) or (len(key),), 2)
+    assert [memo[key] for key in ("a", "bb", "a", "ccc", "a", "dddd", "a")] == [(1,), (2,), (1,), (3,), (1,), (4,), (1,)]
+    assert computed == ["a", "bb", "ccc", "dddd"]
+    assert len(memo) <= 2 and len(memo._older) <= 2
+    assert memo["bb"] == (2,) and computed[-1] == "bb"  # forgotten two generations ago
+
+
+@pytest.mark.parametrize("tokenizer_type", ["mecab_wordpiece", "wordpiece"])
+@pytest.mark.parametrize("do_lower_case", [False, True])
+@settings(max_examples=300, deadline=None)
+@given(text=TEXT)
+def test_encode_equals_the_ids_of_the_pieces(vocab_file, tokenizer_type, do_lower_case, text):
+    tokenizer = _shared_tokenizer(vocab_file, do_lower_case, tokenizer_type)
+    assert tokenizer.encode(text) == tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+
+
+@functools.cache
+def _shared_tokenizer(*arguments):
+    return FullTokenizer(*arguments)
 
 
 # ---- provenance
