@@ -1,7 +1,7 @@
-"""The output folder of a data set: whose it is, what of it is finished, and nothing in it half-written.
+"""The output folder of a builder: whose it is, what of it is finished, and nothing in it half-written.
 
-    output_dir/pretrain_data.tfrecord-00000-of-01000 ...   each renamed into place when complete
-    output_dir/manifest.json                               last of all: with it the data set is finished
+    output_dir/pretrain_data.tfrecord-00000-of-01000 ...   shards, each renamed into place when complete
+    output_dir/manifest.json                               last of all: with it the build is finished
     output_dir/unfinished_build/                           until then: parameters.json, unit-*.npz, units.json, one
                                                            JSON entry per finished shard, a lock
 """
@@ -18,30 +18,38 @@ from typing import Any
 import numpy as np
 
 from model.command import DataError, UserError
-from pretrain.example_writer import ExampleTable
 
 MANIFEST = "manifest.json"
 WORK = "unfinished_build"
-_SHARD = re.compile(r"(pretrain|eval)_data\.tfrecord-\d+-of-\d+")
-_OURS = re.compile(rf"(parameters|units|manifest)\.json|lock|unit-\d+-[0-9a-f]+\.npz|{_SHARD.pattern}(\.json)?")
 _TEMPORARY = re.compile(r"\.tmp-\d+$")
 _FLAGS = {"vocab_sha256": "vocab_file", "vocab_size": "vocab_file", "analyzer_version": "analyzer", "corpus": "corpus_dir"}
 
 
 @contextlib.contextmanager
-def _whole_file(path: str) -> Iterator[str]:
-    """Gives a temporary name to write to, which becomes `path` when all went well."""
-    temporary = f"{path}.tmp-{os.getpid()}"
-    yield temporary
-    os.replace(temporary, path)
+def _whole_files(folder: str, paths: Sequence[str]) -> Iterator[list[str]]:
+    """Gives temporary names in `folder` to write to, which become `paths` when all went well and vanish otherwise."""
+    temporary = [os.path.join(folder, f"{os.path.basename(path)}.tmp-{os.getpid()}") for path in paths]
+    try:
+        yield temporary
+        for old, new in zip(temporary, paths, strict=True):
+            os.replace(old, new)
+    except OSError as error:
+        raise DataError(f"cannot write {paths[0]}: {error.strerror}; mend that, then give the same command again to go on") from error
+    finally:
+        for path in temporary:
+            _unlink(path)
 
 
 class BuildFolder:
-    """The data set under `path`."""
+    """The build under `path`. shard: what its shards are called; others: further files that lie beside them at the end."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, shard: str, others: Sequence[str] = ()) -> None:
         self.path = path
         self._work = os.path.join(path, WORK)
+        self._shard = re.compile(shard)
+        self._others = tuple(others)
+        names = "|".join(map(re.escape, ("lock", *others)))
+        self._ours = re.compile(rf"(parameters|units|manifest)\.json|{names}|unit-\d+-[0-9a-f]+\.npz|{shard}(\.json)?")
 
     def claim(self, parameters: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
         """Makes the folder ready for a build with `parameters`; returns the manifest when that build is finished already.
@@ -50,19 +58,19 @@ class BuildFolder:
         that holds anything else or a build with other parameters.
         """
         manifest = self._read(os.path.join(self.path, MANIFEST))
-        finished = isinstance(manifest, dict) and {"format_version", "train", "eval"} <= manifest.keys()
+        finished = isinstance(manifest, dict) and "format_version" in manifest and bool(_shards(manifest))
         started = self._read(self._file("parameters.json"))
         if overwrite:
             self._remove(manifest if finished else None)
         elif finished:
-            self._require_equal(manifest, parameters, "a finished data set")
+            self._require_equal(manifest, parameters, "a finished build")
             self._require_complete(manifest)
             self._remove_work()
             return manifest
         elif started is not None:
             self._require_equal(started, parameters, "an unfinished build")
         elif not self._is_free():
-            raise UserError(f"{self.path} is in use and holds no data set of this tool: choose another --output_dir, or give --overwrite")
+            raise UserError(f"{self.path} is in use and holds no build of this tool: choose another --output_dir, or give --overwrite")
         try:
             os.makedirs(self._work, exist_ok=True)
         except OSError as error:
@@ -90,9 +98,8 @@ class BuildFolder:
         others = [name for name in os.listdir(self.path) if name != WORK]
         return not others and (not os.path.isdir(self._work) or all(map(self._is_ours, os.listdir(self._work))))
 
-    @staticmethod
-    def _is_ours(name: str) -> bool:
-        return _OURS.fullmatch(_TEMPORARY.sub("", name)) is not None
+    def _is_ours(self, name: str) -> bool:
+        return self._ours.fullmatch(_TEMPORARY.sub("", name)) is not None
 
     def _require_equal(self, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
         for key, value in wanted.items():
@@ -111,7 +118,7 @@ class BuildFolder:
         for shard in _shards(manifest):
             path = os.path.join(self.path, shard["file"])
             if not os.path.exists(path) or os.path.getsize(path) != shard["bytes"]:
-                raise UserError(f"{path} is missing or not {shard['bytes']} bytes long: give --overwrite to build the data set anew")
+                raise UserError(f"{path} is missing or not {shard['bytes']} bytes long: give --overwrite to build anew")
 
     def _remove(self, manifest: Mapping[str, Any] | None) -> None:
         """Removes a build, in such an order that a kill in between leaves the rest recognisable as ours."""
@@ -120,7 +127,7 @@ class BuildFolder:
                 pass
         moved = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
         listed = [shard["file"] for shard in _shards(manifest)] if manifest else []
-        for name in filter(_SHARD.fullmatch, moved + listed):
+        for name in [*filter(self._shard.fullmatch, moved + listed), *self._others]:
             _unlink(os.path.join(self.path, name))
         self._remove_work()
         if manifest:
@@ -162,39 +169,32 @@ class BuildFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         # Not command.write_json: it imports TensorFlow, which would take longer than building a small data set.
-        with _whole_file(self._file(f"{name}.json")) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        self.write_text(f"{name}.json", json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
-    def write_unit(self, name: str, counts: Sequence[int], tables: Mapping[str, ExampleTable]) -> None:
-        """Keeps the examples of a unit of work, by kind, and its counts."""
-        columns = {f"{kind}_{column}": values for kind, table in tables.items() for column, values in vars(table).items()}
-        with _whole_file(self._file(f"{name}.npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, counts=np.array(counts, np.int64), **columns)
+    def write_text(self, name: str, text: str) -> None:
+        with _whole_files(self._work, [self._file(name)]) as (temporary,), open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
 
-    def unit_counts(self, name: str) -> list[int] | None:
-        """The counts of a finished unit, or None."""
+    def write_unit(self, name: str, **arrays: np.ndarray) -> None:
+        """Keeps what came of a unit of work."""
+        with _whole_files(self._work, [self._file(f"{name}.npz")]) as (temporary,), open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def read_unit(self, name: str, *keys: str) -> list[np.ndarray]:
+        """These arrays of a finished unit."""
         path = self._file(f"{name}.npz")
-        return self._load(path, ["counts"])[0].tolist() if os.path.exists(path) else None
-
-    def read_table(self, name: str, kind: str) -> ExampleTable:
-        """The examples of one kind of a finished unit."""
-        return ExampleTable(*self._load(self._file(f"{name}.npz"), [f"{kind}_ids", f"{kind}_lengths", f"{kind}_seconds"]))
-
-    @staticmethod
-    def _load(path: str, keys: Sequence[str]) -> list[np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return [arrays[key] for key in keys]
         except Exception as error:
             raise DataError(f"{path} is damaged ({error}): remove it and run again") from error
 
-    @contextlib.contextmanager
-    def new_shards(self, names: Sequence[str]) -> Iterator[list[str]]:
+    def has_unit(self, name: str) -> bool:
+        return os.path.exists(self._file(f"{name}.npz"))
+
+    def new_shards(self, names: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
         """Gives temporary paths for shards `names`; at the end they move into the output folder."""
-        temporary = [self._file(f"{name}.tmp-{os.getpid()}") for name in names]
-        yield temporary
-        for path, name in zip(temporary, names, strict=True):
-            os.replace(path, os.path.join(self.path, name))
+        return _whole_files(self._work, [os.path.join(self.path, name) for name in names])
 
     def write_entries(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Notes what the manifest will say of shards; done before they move, so that a shard in place has its entry."""
@@ -209,7 +209,8 @@ class BuildFolder:
 
 
 def _shards(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [shard for kind in ("train", "eval") for shard in manifest.get(kind, {}).get("shards", [])]
+    parts = [manifest, manifest.get("train", {}), manifest.get("eval", {})]
+    return [shard for part in parts for shard in part.get("shards", [])]
 
 
 def _unlink(path: str) -> None:

@@ -34,6 +34,7 @@ from pretrain.workers import Workers
 FORMAT_VERSION = 1
 TRAIN, HELD_OUT = "train", "eval"  # their keys in the manifest
 FILE_PREFIX = {TRAIN: "pretrain_data.tfrecord", HELD_OUT: "eval_data.tfrecord"}
+SHARD = r"(pretrain|eval)_data\.tfrecord-\d+-of-\d+"
 UNITS_SHUFFLED_AT_ONCE = 64  # some 30 to 60 MB of text
 SHARDS_AT_ONCE = 100  # open files of one process
 MIN_SEQ_LENGTH = 5  # the shortest target that ExampleBuilder draws
@@ -170,7 +171,8 @@ class Worker:
         discarded = sum(builder.discarded_tokens for builder in builders.values())
         counts = [len(examples[False]), len(examples[True]), tokens, discarded, unknown]
         tables = {TRAIN: ExampleTable.from_examples(examples[False]), HELD_OUT: ExampleTable.from_examples(examples[True])}
-        self._folder.write_unit(unit.name, counts, tables)
+        columns = {f"{kind}_{column}": values for kind, table in tables.items() for column, values in vars(table).items()}
+        self._folder.write_unit(unit.name, counts=np.array(counts, np.int64), **columns)
         return unit.size, counts
 
     def _example_builder(self, unit: int, held_out: bool) -> ExampleBuilder:
@@ -199,7 +201,8 @@ class Worker:
         dealt = 0
         for group, start in enumerate(range(0, len(order), UNITS_SHUFFLED_AT_ONCE)):
             names = [units[i] for i in order[start : start + UNITS_SHUFFLED_AT_ONCE]]
-            table = ExampleTable.concatenate([self._folder.read_table(name, kind) for name in names])
+            columns = [f"{kind}_{column}" for column in ("ids", "lengths", "seconds")]
+            table = ExampleTable.concatenate([ExampleTable(*self._folder.read_unit(name, *columns)) for name in names])
             rows = Draws(self._config.seed, FOR_DEALING, int(kind == HELD_OUT), group).permutation(len(table.lengths))
             yield table, functools.partial(_hand, rows, dealt, num_shards)
             dealt += len(rows)
@@ -248,7 +251,7 @@ def build(config: DatasetConfig) -> dict[str, Any]:
         raise UserError(f"no text in {config.corpus_dir!r}: {len(files)} file(s), none with a line that is not blank (--corpus_dir)")
     tokenizer = make_tokenizer(config)
     parameters = _parameters(config, files, tokenizer)
-    folder = BuildFolder(config.output_dir)
+    folder = BuildFolder(config.output_dir, SHARD)
     manifest = folder.claim(parameters, config.overwrite)
     if manifest is not None:
         logging.info("%s holds this data set already: nothing to do", config.output_dir)
@@ -302,11 +305,11 @@ def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, 
             for unit in read_units(files, config.blanks_separate_docs, config.eval_fraction, config.seed):
                 names.append(unit.name)
                 counts.update(documents=unit.documents, lines=unit.lines, bytes=unit.size)
-                done = folder.unit_counts(names[-1])
-                if done is None:
+                if not folder.has_unit(names[-1]):
                     yield unit
                 else:
-                    counts.update(dict(zip(UNIT_COUNTS, done, strict=True)))
+                    (done,) = folder.read_unit(names[-1], "counts")
+                    counts.update(dict(zip(UNIT_COUNTS, done.tolist(), strict=True)))
                     bar.update(unit.size)
 
         for size, unit_counts in workers.map("tokenize", unfinished()):
