@@ -284,7 +284,7 @@ def manifest_faults(data: DataSet) -> list[Fault]:
     for folder, manifest in data.manifests.items():
         entries = _entries(manifest)
         listed = [posixpath.join(folder, name) for name in entries]
-        wanted = [path for path in listed if any(fnmatch.fnmatchcase(path, pattern) for pattern in data.patterns)]
+        wanted = [path for path in listed if any(_matches(path, pattern) for pattern in data.patterns)]
         faults += [Fault(path, "missing, but manifest.json lists it") for path in wanted if path not in data.files]
         if not manifest:
             continue
@@ -298,3 +298,7 @@ def manifest_faults(data: DataSet) -> list[Fault]:
                 Fault(path, f"{key} {value}, expected {records} as in its shards") for key, value in said.items() if value != records
             ]
     return faults
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path.removeprefix("./"), pattern.removeprefix("./"))  # a glob of TensorFlow's puts ./ before bare names

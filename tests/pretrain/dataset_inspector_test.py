@@ -252,6 +252,12 @@ def test_a_missing_shard(data):
     inspect(InspectConfig(data=str(data), split="eval", check=True))  # what was not asked for is not missed
 
 
+def test_a_missing_shard_of_files_named_without_a_folder(data, monkeypatch):
+    shard(data).unlink()
+    monkeypatch.chdir(shard(data).parent)
+    assert fault_of(InspectConfig(data="pretrain_data*")).startswith(f"./{FIRST}: missing, but manifest.json lists it")
+
+
 def test_a_file_that_the_manifest_does_not_list(data):
     other = shard(data).with_name("pretrain_data.tfrecord-00002-of-00003")
     shutil.copy(shard(data), other)
