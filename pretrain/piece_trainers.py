@@ -5,10 +5,13 @@ every word made of them can be spelled; what follows is what the algorithms diff
 """
 
 import bisect
+import heapq
 import io
 import itertools
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from model.command import UserError
 from model.words import is_split_off
@@ -18,6 +21,7 @@ _SPELLED = 0.9995  # of the text's characters; the share that sentencepiece's au
 _SPARE = 1.25  # pieces asked of the trainer per piece needed: some coincide once the sentinel is ## again
 _WORDS_PER_LINE = 1000
 _LEAST_COVERAGE = 0.98  # sentencepiece takes no less
+_LONGEST_PIECE, _MOST_SEEDS = 16, 1_000_000  # sentencepiece's defaults
 
 
 def choose_symbols(words: Counter[str], min_frequency: int, limit: int, most: int) -> list[str]:
@@ -120,32 +124,90 @@ def train_sentencepiece(
 
     Raises UserError when sentencepiece cannot make a model of this size.
     """
-    import sentencepiece
-
     # The trainer counts a space before each word; it keeps the most frequent characters that make up this share of the text.
     chars = Counter(char for sentence in sentences for char in " " + sentence)
     kept = [count for _, count in chars.most_common(max_chars) if count >= min_frequency]
+    return _run_sentencepiece(
+        sentences,
+        model_type=model_type,
+        vocab_size=vocab_size,
+        pad_id=0,
+        unk_id=1,
+        pad_piece=reserved[0],
+        unk_piece=reserved[1],
+        control_symbols=list(reserved[2:]),
+        character_coverage=max(_LEAST_COVERAGE, sum(kept) / chars.total()),
+    )
+
+
+def train_sentencepiece_words(words: Counter[str], symbols: Sequence[str], room: int, min_frequency: int, model_type: str) -> list[str]:
+    """Returns `symbols`, then the pieces that sentencepiece's trainer of `model_type` finds in the words, `room` entries at most.
+
+    The trainer sees counts instead of text, and its own mark of a word's beginning instead of ours: the words 심각 and ##합니다
+    are its ▁심각 and 합니다, and what it makes of them, such as ▁심 and 니다, are the pieces 심 and ##니다.
+
+    Words with a character outside `symbols` are left out: no piece of theirs could be reached through them.
+    """
+    known = set(symbols)
+    spellable = {word: count for word, count in sorted(words.items()) if known.issuperset(spell(word))}
+    marked = {word[2:] if word.startswith("##") else SENTINEL + word: count for word, count in spellable.items()}
+    if not marked or len(symbols) >= room:
+        return list(symbols)[:room]
+    chars = {char for word in marked for char in word}
+    beginnings = sum(not symbol.startswith("##") for symbol in symbols)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as seeds:
+        if model_type == "unigram":
+            seeds.writelines(f"{piece}\t{count}\n" for piece, count in _count_substrings(marked, min_frequency))
+            seeds.flush()
+        _, rows = _run_sentencepiece(
+            (f"{word}\t{count}" for word, count in marked.items()),
+            input_format="tsv",
+            model_type=model_type,
+            seed_sentencepieces_file=seeds.name if model_type == "unigram" else "",
+            # Besides the pieces needed: [UNK], each character, and ▁X for a symbol X at most.
+            vocab_size=1 + len(chars) + beginnings + room - len(symbols),
+            unk_id=0,
+            character_coverage=1.0,
+            add_dummy_prefix=False,
+        )
+    made = [row[1:] if row.startswith(SENTINEL) else "##" + row for row in rows[1:] if row != SENTINEL]
+    return [*symbols, *(piece for piece in made if len(spell(piece)) > 1)][:room]
+
+
+def _count_substrings(words: dict[str, int], min_frequency: int) -> list[tuple[str, int]]:
+    """The pieces that unigram starts from, those that cover most text first: what occurs `min_frequency` times in `words`.
+
+    The trainer finds them in a suffix tree by itself, but only what different characters follow, and at the end of a word
+    nothing follows: it would miss every word that is not the beginning of another one.
+    """
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for start in range(len(word) - 1):
+            for end in range(start + 2, min(len(word), start + _LONGEST_PIECE) + 1):
+                counts[word[start:end]] += count
+    frequent = (item for item in counts.items() if item[1] >= min_frequency)
+    return heapq.nsmallest(_MOST_SEEDS, frequent, key=lambda item: (-len(item[0]) * item[1], item[0]))
+
+
+def _run_sentencepiece(sentences: Iterable[str], vocab_size: int, **options: Any) -> tuple[bytes, list[str]]:
+    """Trains a sentencepiece model; returns its bytes and its pieces in the order of their ids."""
+    import sentencepiece
+
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            model_type=model_type,
             vocab_size=vocab_size,
             hard_vocab_limit=False,
-            pad_id=0,
-            unk_id=1,
             bos_id=-1,
             eos_id=-1,
-            pad_piece=reserved[0],
-            unk_piece=reserved[1],
-            control_symbols=list(reserved[2:]),
-            character_coverage=max(_LEAST_COVERAGE, sum(kept) / chars.total()),
             # The text is NFC already; the default, NFKC, would turn ㅋㅋ into jamo that no longer combine.
             normalization_rule_name="identity",
             max_sentence_length=1 << 20,
             num_threads=16,  # the library's default, said here because sums over threads depend on it
             minloglevel=2,
+            **options,
         )
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2].strip() or str(error)

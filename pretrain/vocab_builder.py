@@ -1,6 +1,7 @@
 """Corpus to vocabulary: counts the marked words of a corpus and chooses the pieces to keep.
 
-Out go vocab.txt, vocab.json (how it was made and how it does on lines it has not seen) and, for sentencepiece, vocab.model.
+Out go vocab.txt, vocab.json (how it was made and how it does on lines it has not seen) and, for text that sentencepiece shall
+cut, vocab.model.
 The same corpus and flags give the same bytes, in every run and with any number of processes.
 
 Ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then [unused0] ..., then the pieces.
@@ -15,7 +16,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -41,12 +42,17 @@ class VocabConfig:
     """What to build; every field is a flag of build_vocab.py."""
 
     corpus: str = option("", "text to read: files, globs and folders, separated by commas; .gz is unpacked")
-    output_dir: str = option("", "folder for vocab.txt, vocab.json and, for sentencepiece, vocab.model")
-    tokenizer_type: str | None = option(None, "how text is cut; None: as the algorithm wants", tokenization.TOKENIZER_TYPES)
+    output_dir: str = option("", "folder for vocab.txt, vocab.json and, for tokenizer type sentencepiece, vocab.model")
+    tokenizer_type: str | None = option(
+        None,
+        "how text is cut; None: sentencepiece for its algorithms, else mecab_wordpiece. With another type the sentencepiece algorithms "
+        "choose the pieces of an ordinary vocab.txt, from word counts: with mecab_wordpiece out of morphemes",
+        tokenization.TOKENIZER_TYPES,
+    )
     analyzer: str = option("mecab", "morpheme analyser of mecab_wordpiece", morphemes.ANALYZERS)
     algorithm: str = option("wordpiece", "how pieces are chosen", ALGORITHMS)
     vocab_size: int = option(40000, "entries of the vocabulary, special and unused ones included")
-    min_frequency: int = option(3, "characters, merges and morphemes seen less often are left out")
+    min_frequency: int = option(3, "characters, merges and morphemes seen less often are left out; sentencepiece: characters")
     limit_alphabet: int = option(6000, "most different characters; the rest becomes [UNK]")
     unused_size: int = option(500, "entries [unused0] ... kept free for later use")
     num_processes: int = option(1, "processes that work; does not change the result")
@@ -59,8 +65,18 @@ class VocabConfig:
         return self.algorithm.startswith("sentencepiece")
 
     @property
+    def sentencepiece_type(self) -> str:
+        """sentencepiece_bpe -> bpe"""
+        return self.algorithm.removeprefix("sentencepiece_")
+
+    @property
     def resolved_tokenizer_type(self) -> str:
         return self.tokenizer_type or ("sentencepiece" if self.uses_sentencepiece else "mecab_wordpiece")
+
+    @property
+    def has_model(self) -> bool:
+        """Whether sentencepiece, with a model of its own, will cut the text."""
+        return self.resolved_tokenizer_type == "sentencepiece"
 
     @property
     def reserved(self) -> list[str]:
@@ -119,7 +135,7 @@ def build(config: VocabConfig) -> dict[str, Any]:
     files = expand_files([config.corpus], "corpus")
     _refuse_existing(config)
     model = b""
-    if config.uses_sentencepiece:
+    if config.has_model:
         counts, rows, model = _build_sentencepiece(config, files)
     else:
         counts = _count_words(config, files)
@@ -151,7 +167,7 @@ def _check(config: VocabConfig) -> None:
             f"vocab_size {config.vocab_size} leaves no room for pieces: {len(SPECIAL_TOKENS)} special and {config.unused_size} unused "
             f"entries come first (--vocab_size, --unused_size)"
         )
-    allowed = ("sentencepiece",) if config.uses_sentencepiece else ("mecab_wordpiece", "wordpiece")
+    allowed = tokenization.TOKENIZER_TYPES if config.uses_sentencepiece else ("mecab_wordpiece", "wordpiece")
     if config.resolved_tokenizer_type not in allowed:
         raise UserError(
             f"tokenizer type {config.tokenizer_type!r} does not go with algorithm {config.algorithm!r}, must be {' or '.join(allowed)} "
@@ -217,14 +233,21 @@ def _choose_pieces(config: VocabConfig, words: Counter[str]) -> list[str]:
     """The pieces after the reserved entries, characters first."""
     # As in the reference's own trainer, whose limit counts the special tokens.
     limit = config.limit_alphabet - (len(config.reserved) if config.algorithm == "morpheme_frequency" else 0)
-    choose = piece_trainers.train_wordpiece if config.algorithm == "wordpiece" else piece_trainers.most_frequent_words
     most = (config.room + 1) // 2
     while True:
         symbols = piece_trainers.choose_symbols(words, config.min_frequency, limit, most)
-        pieces = choose(words, symbols, config.room, config.min_frequency)
+        pieces = _trainer(config)(words, symbols, config.room)
         if len(pieces) == config.room or len(symbols) < most:
             return pieces
         most += config.room - len(pieces)  # characters were left out although there is room for them
+
+
+def _trainer(config: VocabConfig) -> Callable[[Counter[str], Sequence[str], int], list[str]]:
+    settings: dict[str, Any] = {"min_frequency": config.min_frequency}
+    if config.uses_sentencepiece:
+        return functools.partial(piece_trainers.train_sentencepiece_words, model_type=config.sentencepiece_type, **settings)
+    trainers = {"wordpiece": piece_trainers.train_wordpiece, "morpheme_frequency": piece_trainers.most_frequent_words}
+    return functools.partial(trainers[config.algorithm], **settings)
 
 
 def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Counts, list[str], bytes]:
@@ -244,7 +267,7 @@ def _build_sentencepiece(config: VocabConfig, files: Sequence[str]) -> tuple[Cou
     _require_text(any(sentences), files)
     model, rows = piece_trainers.train_sentencepiece(
         sentences,
-        config.algorithm.removeprefix("sentencepiece_"),
+        config.sentencepiece_type,
         config.reserved,
         config.vocab_size,
         config.min_frequency,

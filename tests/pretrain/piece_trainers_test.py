@@ -1,9 +1,18 @@
+import random
 from collections import Counter
 
 import pytest
 
 from model.command import UserError
-from pretrain.piece_trainers import choose_symbols, most_frequent_words, spell, train_sentencepiece, train_wordpiece
+from pretrain import piece_trainers
+from pretrain.piece_trainers import (
+    choose_symbols,
+    most_frequent_words,
+    spell,
+    train_sentencepiece,
+    train_sentencepiece_words,
+    train_wordpiece,
+)
 
 WORDS = Counter({"가나": 5, "##나": 3, "나": 1, ".": 4, "漢": 2, "가나다": 1})
 
@@ -97,3 +106,70 @@ def test_sentencepiece_gives_what_there_is(model_type):
 def test_sentencepiece_that_cannot_hold_its_characters():
     with pytest.raises(UserError, match=r"cannot make a vocabulary of 10 entries.*smaller than required_chars.*--vocab_size"):
         train_sentencepiece(SENTENCES, "bpe", RESERVED, 10, 1, 100)
+
+
+# ---- sentencepiece's trainers over words
+
+
+def test_sentencepiece_words_by_hand():
+    # 니+다 is seen 29 times, then 합 before it 24 times; 심+각 9 times, and only at the beginning of a word.
+    words = Counter({"심각": 9, "##합니다": 20, "말합니다": 4, "##니다": 5})
+    symbols = choose_symbols(words, 1, 100, 100)
+    assert train_sentencepiece_words(words, symbols, len(symbols) + 3, 1, "bpe") == [*symbols, "##니다", "##합니다", "심각"]
+    assert train_sentencepiece_words(words, symbols, len(symbols) + 1, 1, "bpe") == [*symbols, "##니다"]
+    assert train_sentencepiece_words(words, symbols, 5, 1, "bpe") == symbols[:5]
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_sentencepiece_words_tell_beginnings_from_continuations(model_type):
+    words = Counter({"합니다": 9, "##합니다": 20, "영화": 12, "##재미": 7, ".": 30, "漢": 5})
+    symbols = choose_symbols(words, 1, 100, 100)
+    pieces = train_sentencepiece_words(words, symbols, len(symbols) + 5, 1, model_type)
+    assert pieces[: len(symbols)] == symbols and len(set(pieces)) == len(pieces)
+    assert {"합니다", "##합니다", "영화", "##재미"} <= set(pieces)
+    assert not {"재미", "##", ""} & set(pieces) and not any("\u2581" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_sentencepiece_words_leave_words_with_unknown_characters_alone(model_type):
+    words = Counter({"가나": 5, "가뷁": 5})
+    assert train_sentencepiece_words(words, ["가", "##나"], 3, 1, model_type) == ["가", "##나", "가나"]
+    assert train_sentencepiece_words(words, ["다"], 3, 1, model_type) == ["다"]
+
+
+@pytest.fixture(scope="module")
+def many_words():
+    rng = random.Random(3)
+    chars = [chr(0xAC00 + 28 * index) for index in range(40)]
+    drawn = ["".join(rng.choices(chars, range(40, 0, -1), k=rng.randint(1, 4))) for _ in range(4000)]
+    return Counter(rng.choice(["", "##"]) + word for word in drawn)
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_counts_are_worth_as_much_as_text(many_words, model_type, monkeypatch):
+    symbols = choose_symbols(many_words, 1, 100, 1000)
+    from_counts = train_sentencepiece_words(many_words, symbols, 300, 2, model_type)
+    assert len(from_counts) == 300
+    run = piece_trainers._run_sentencepiece
+
+    def run_on_text(sentences, input_format, **options):
+        assert input_format == "tsv"
+        counted = [sentence.split("\t") for sentence in sentences]
+        return run([word for word, count in counted for _ in range(int(count))], **options)
+
+    monkeypatch.setattr(piece_trainers, "_run_sentencepiece", run_on_text)
+    assert train_sentencepiece_words(many_words, symbols, 300, 2, model_type) == from_counts
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_sentencepiece_words_come_out_the_same_in_any_order(many_words, model_type):
+    symbols = choose_symbols(many_words, 1, 100, 1000)
+    pieces = train_sentencepiece_words(many_words, symbols, 300, 2, model_type)
+    assert train_sentencepiece_words(Counter(dict(reversed(many_words.items()))), symbols, 300, 2, model_type) == pieces
+
+
+def test_unigram_finds_words_that_no_other_word_begins_with():
+    # Left alone, the library takes none of them into account: nothing that varies follows them.
+    words = Counter({"영화": 12, "재미": 7, "##하다": 5, "둘째": 2})
+    symbols = choose_symbols(words, 1, 100, 100)
+    assert train_sentencepiece_words(words, symbols, 100, 3, "unigram") == [*symbols, "영화", "재미", "##하다"]

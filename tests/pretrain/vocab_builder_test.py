@@ -36,7 +36,7 @@ def _rows(config):
 
 
 def _outputs(config):
-    names = ["vocab.txt", "vocab.json"] + (["vocab.model"] if config.uses_sentencepiece else [])
+    names = ["vocab.txt", "vocab.json"] + (["vocab.model"] if config.has_model else [])
     contents = []
     for name in names:
         with open(f"{config.output_dir}/{name}", "rb") as file:
@@ -45,10 +45,19 @@ def _outputs(config):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "size"), [("wordpiece", 250), ("morpheme_frequency", 250), ("sentencepiece_unigram", 110), ("sentencepiece_bpe", 250)]
+    ("algorithm", "tokenizer_type", "size"),
+    [
+        ("wordpiece", None, 250),
+        ("morpheme_frequency", None, 250),
+        ("sentencepiece_unigram", None, 110),
+        ("sentencepiece_bpe", None, 250),
+        ("sentencepiece_unigram", "mecab_wordpiece", 200),
+        ("sentencepiece_bpe", "mecab_wordpiece", 220),
+        ("sentencepiece_bpe", "wordpiece", 250),
+    ],
 )
-def test_layout_size_and_report(corpus, tmp_path, algorithm, size):
-    config = _config(corpus, tmp_path, algorithm=algorithm, vocab_size=size)
+def test_layout_size_and_report(corpus, tmp_path, algorithm, tokenizer_type, size):
+    config = _config(corpus, tmp_path, algorithm=algorithm, tokenizer_type=tokenizer_type, vocab_size=size)
     report = build(config)
     rows = _rows(config)
     assert rows[:15] == [*SPECIAL_TOKENS, *(f"[unused{index}]" for index in range(10))]
@@ -65,21 +74,26 @@ def test_layout_size_and_report(corpus, tmp_path, algorithm, size):
     assert 1 < report["held_back"]["pieces_per_eojeol"] < 4
 
 
-@pytest.mark.parametrize("algorithm", vocab_builder.ALGORITHMS)
-def test_bytes_are_the_same_in_every_run_and_for_any_number_of_processes(corpus, tmp_path, monkeypatch, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "tokenizer_type"),
+    [(algorithm, None) for algorithm in vocab_builder.ALGORITHMS]
+    + [("sentencepiece_unigram", "mecab_wordpiece"), ("sentencepiece_bpe", "mecab_wordpiece")],
+)
+def test_bytes_are_the_same_in_every_run_and_for_any_number_of_processes(corpus, tmp_path, monkeypatch, algorithm, tokenizer_type):
     monkeypatch.setattr(vocab_builder, "CHUNK_LINES", 700)
     outputs = []
     for run, num_processes in enumerate((1, 2, 2)):
-        config = _config(corpus, tmp_path / str(run), algorithm=algorithm, vocab_size=150, num_processes=num_processes)
+        settings = {"algorithm": algorithm, "tokenizer_type": tokenizer_type, "num_processes": num_processes}
+        config = _config(corpus, tmp_path / str(run), vocab_size=150, **settings)
         build(config)
         outputs.append(_outputs(config))
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-@pytest.mark.parametrize("algorithm", ["wordpiece", "morpheme_frequency"])
+@pytest.mark.parametrize("algorithm", ["wordpiece", "morpheme_frequency", "sentencepiece_bpe"])
 @pytest.mark.parametrize("size", [30, 120, 200, 280])
 def test_exactly_as_many_entries_as_asked_for(corpus, tmp_path, algorithm, size):
-    config = _config(corpus, tmp_path, algorithm=algorithm, vocab_size=size)
+    config = _config(corpus, tmp_path, algorithm=algorithm, tokenizer_type="mecab_wordpiece", vocab_size=size)
     report = build(config)
     assert len(_rows(config)) == size
     assert size == 30 or report["held_back"]["unk_rate_of_eojeols"] == 0
@@ -99,6 +113,16 @@ def test_marked_morphemes_become_pieces(corpus, tmp_path):
     build(config)
     assert {"영화", "##가", "추천", "##합니다", "~", "."} <= set(_rows(config))
     assert not {"영화가", "추천합니다"} & set(_rows(config))
+
+
+@pytest.mark.parametrize("algorithm", ["sentencepiece_unigram", "sentencepiece_bpe"])
+def test_sentencepiece_chooses_among_marked_morphemes(corpus, tmp_path, algorithm):
+    config = _config(corpus, tmp_path, algorithm=algorithm, tokenizer_type="mecab_wordpiece")
+    report = build(config)
+    assert {"영화", "##가", "추천", "##합니다", "~", "."} <= set(_rows(config))
+    assert not {"영화가", "추천합니다"} & set(_rows(config))
+    assert not (tmp_path / "vocab" / "vocab.model").exists() and set(report["libraries"]) == {"sentencepiece"}
+    assert FullTokenizer(f"{config.output_dir}/vocab.txt").tokenize("추천합니다.") == ["추천", "##합니다", "."]
 
 
 def test_plain_wordpiece_knows_no_morphemes(corpus, tmp_path):
@@ -174,7 +198,6 @@ def test_folders_and_gz(tmp_path):
         ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
         ({"num_processes": 0}, "num_processes must be at least 1, got 0"),
         ({"unused_size": -1}, "unused_size must be at least 0, got -1"),
-        ({"algorithm": "sentencepiece_bpe", "tokenizer_type": "wordpiece"}, "'wordpiece' does not go with algorithm 'sentencepiece_bpe'"),
         ({"tokenizer_type": "sentencepiece"}, "'sentencepiece' does not go with algorithm 'wordpiece'"),
         ({"corpus": "nowhere/at/all.txt"}, "nowhere/at/all.txt.*--corpus"),
         ({"analyzer": "twitter"}, "unknown analyzer 'twitter'"),
