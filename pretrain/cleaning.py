@@ -36,7 +36,7 @@ class CleaningConfig:
     personal_data: str = option("mask", "digits of phone and resident registration numbers become 0, or are kept", ("mask", "keep"))
     hanja: str = option("keep", "Chinese characters; glosses: drop those of 한국(韓國), keep the rest", ("keep", "drop", "glosses"))
     min_chars: int = option(1, "a text with fewer characters is dropped")
-    # A tenth is enough to tell Korean about an English song from English; higher values cost reviews of "Mr.Children & B'z".
+    # A tenth tells a Korean sentence about an English song from English; from a fifth on, such sentences are what it drops.
     min_hangul_share: float = option(0.1, "a text is dropped whose letters are Hangul to a smaller share; one without letters has 0")
 
 

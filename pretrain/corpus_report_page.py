@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -57,7 +58,7 @@ ins { background: #cdeccf; text-decoration: none; border-radius: 2px; }
 .signs li { border: 1px solid #d5dbe1; border-radius: 4px; padding: .1rem .45rem; font-size: .85rem; }
 code { font-size: .85em; }
 @media print { body { max-width: none; padding: 0; font-size: 9pt; } .wide { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; } h2, h3 { break-after: avoid; } figure, .pair, tr { break-inside: avoid; } .bar { display: none; }
+  th, td { padding: .15rem .3rem; } h2, h3, .rule { break-after: avoid; } .plots, .pair, tr { break-inside: avoid; } .bar { display: none; }
   .plots { grid-template-columns: repeat(3, 1fr); } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -234,7 +235,7 @@ def _examples(corpus: Mapping[str, Any]) -> str:
     note = "" if corpus["moderated"] else '<p class="note">Nobody moderated this corpus: its words are hidden.</p>'
     blocks = []
     for rule, pairs in corpus["examples"].items():
-        blocks.append(f'<p><strong>{_text(rule)}</strong> <span class="note">{_text(_DESCRIPTIONS.get(rule, ""))}</span></p>')
+        blocks.append(f'<p class="rule"><strong>{_text(rule)}</strong> <span class="note">{_text(_DESCRIPTIONS.get(rule, ""))}</span></p>')
         for before, after in pairs:
             old, new = _highlighted(before, after)
             blocks.append(f'<div class="pair"><div><b>before</b>{old}</div><div><b>after</b>{new or "<em>dropped</em>"}</div></div>')
@@ -321,6 +322,7 @@ def _picture(draw: Callable[[Axes], None], words: str) -> str:
     axes.spines[["left", "bottom"]].set_color(_GREY)
     axes.tick_params(labelsize=8, color=_GREY)
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": words}):  # otherwise its ids are random
+        figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
     return f'<figure><img alt="{_text(words)}" src="data:image/svg+xml;base64,{data}"></figure>'

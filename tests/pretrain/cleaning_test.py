@@ -1,5 +1,8 @@
+import gzip
 import json
+import pathlib
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -133,6 +136,12 @@ def test_every_rule_can_be_skipped_by_its_name():
     assert clean("가\ud800\u200b", skip_rules="invisible") == "가\u200b"  # no file can hold half a character
 
 
+def test_every_rule_is_documented_in_its_order():
+    guide = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "preprocessing.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in guide.splitlines() if line.startswith("| `")]
+    assert [name for name in rows if name in {rule.name for rule in RULES}] == [rule.name for rule in RULES]
+
+
 def test_options_keep_what_rules_would_change():
     assert clean("전화 010-1234-5678", personal_data="keep") == "전화 010-1234-5678"
     assert clean("여기 http://a.kr/b", urls="keep") == "여기 http://a.kr/b"
@@ -243,8 +252,6 @@ def test_a_cleaner_goes_into_other_processes_and_needs_no_tensorflow(run_python)
 
 @pytest.fixture
 def run_python():
-    import subprocess
-
     return lambda code: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -254,8 +261,6 @@ def test_time_grows_with_the_length_alone(text):
 
 
 def test_clean_real_reviews_are_left_alone(shared_data):
-    import gzip
-
     with gzip.open(shared_data / "corpus" / "nsmc_reviews.txt.gz", "rt", encoding="utf-8", newline="\n") as file:
         reviews = [next(file).rstrip("\n") for _ in range(20_000)]
     cleaner, first, second = Cleaner(CleaningConfig(hanja="drop")), Changes(), Changes()
