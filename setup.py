@@ -21,6 +21,8 @@ REQUIRED = [
     "tensorboard>=2.18,<2.22",
     "tqdm>=4.60,<5",
     "matplotlib>=3.8,<4",
+    "ijson>=3.2,<4",
+    "zstandard>=0.22,<0.26",
 ]
 EXTRAS = {
     "dev": [

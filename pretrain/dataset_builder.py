@@ -25,10 +25,10 @@ from model.hparams import option
 from model.morphemes import ANALYZERS
 from model.tokenization import TOKENIZER_TYPES, FullTokenizer
 from pretrain.build_folder import BuildFolder
-from pretrain.corpora import expand_files, read_blocks, unpacked_size
 from pretrain.draws import FOR_DEALING, FOR_EXAMPLES, FOR_UNIT_ORDER, Draws
 from pretrain.example_writer import Example, ExampleTable, ExampleWriter
-from pretrain.units import Unit, read_units
+from pretrain.text_files import expand_files, stored_size, unpacked_size
+from pretrain.units import Unit, read_blocks, read_units
 from pretrain.workers import Workers
 
 FORMAT_VERSION = 1
@@ -44,7 +44,7 @@ MIN_SEQ_LENGTH = 5  # the shortest target that ExampleBuilder draws
 class DatasetConfig:
     """What to build; every field is a flag of build_pretraining_dataset.py."""
 
-    corpus_dir: str = option("", "text to read: files, globs and folders, separated by commas; .gz is unpacked")
+    corpus_dir: str = option("", "text to read: files, globs and folders, separated by commas; .gz, .xz, .zst and .zip are unpacked")
     vocab_file: str = option("", "vocabulary made by build_vocab.py")
     output_dir: str = option("", "folder for the TFRecord shards and manifest.json")
     max_seq_length: int = option(128, "tokens in an example")
@@ -290,7 +290,7 @@ def _check(config: DatasetConfig) -> None:
 def _parameters(config: DatasetConfig, files: Sequence[str], tokenizer: FullTokenizer) -> dict[str, Any]:
     """All that the bytes of the data set depend on."""
     names = ("max_seq_length", "num_out_files", "seed", "blanks_separate_docs", "eval_fraction", "overflow")
-    corpus = [{"file": os.path.basename(file), "bytes": os.path.getsize(file)} for file in files]
+    corpus = [{"file": os.path.basename(file), "bytes": stored_size(file)} for file in files]
     settings = {name: getattr(config, name) for name in names}
     return {"format_version": FORMAT_VERSION} | settings | {"tokenizer": tokenizer.provenance(), "corpus": corpus}
 

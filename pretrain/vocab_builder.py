@@ -28,7 +28,7 @@ from model.hparams import option
 from model.tokenization import CACHE_SIZE, SPECIAL_TOKENS, FullTokenizer
 from model.words import EOJEOL, WordSplitter
 from pretrain import piece_trainers
-from pretrain.corpora import expand_files, read_lines, unpacked_size
+from pretrain.text_files import expand_files, read_lines, stored_size, unpacked_size
 from pretrain.workers import Workers
 
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ HELD_BACK_ONE_IN = 100  # lines; 1 % of 43 MB are some 40,000 eojeols, which fix
 class VocabConfig:
     """What to build; every field is a flag of build_vocab.py."""
 
-    corpus: str = option("", "text to read: files, globs and folders, separated by commas; .gz is unpacked")
+    corpus: str = option("", "text to read: files, globs and folders, separated by commas; .gz, .xz, .zst and .zip are unpacked")
     output_dir: str = option("", "folder for vocab.txt, vocab.json and, for tokenizer type sentencepiece, vocab.model")
     tokenizer_type: str | None = option(
         None,
@@ -302,7 +302,7 @@ def _describe(config: VocabConfig, files: Sequence[str], counts: Counts, outputs
         "tokenizer": provenance,
         "vocab_txt_sha256": hashlib.sha256(outputs["vocab.txt"]).hexdigest(),
         "libraries": {library: importlib.metadata.version(library)},
-        "corpus": [{"file": os.path.basename(file), "bytes": os.path.getsize(file)} for file in files],
+        "corpus": [{"file": os.path.basename(file), "bytes": stored_size(file)} for file in files],
         "lines": counts.lines,
         "held_back": held_back,
     }

@@ -14,7 +14,7 @@ from model.command import UserError, write_atomically
 from model.layers import Dense, bias_gelu, dropout, glorot_uniform, truncated_normal
 from model.modeling import BertConfig, BertOutput
 from model.random import RandomState
-from pretrain.corpora import read_lines
+from pretrain.text_files import read_lines
 
 HEAD_DROPOUT = 0.1  # of both published heads
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.command import DataError, UserError
-from pretrain import build_folder, corpora, dataset_builder, units
+from pretrain import build_folder, dataset_builder, text_files, units
 from pretrain.dataset_builder import DatasetConfig, ExampleBuilder, Worker, build
 from pretrain.draws import Draws
 
@@ -164,8 +164,8 @@ def test_frequencies_of_the_random_choices():
 @pytest.fixture
 def setting(tmp_path, monkeypatch) -> DatasetConfig:
     """A corpus of some 40 small units and a configuration to build it."""
-    monkeypatch.setattr(corpora, "UNIT_BYTES", 1500)
-    monkeypatch.setattr(corpora, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1500)
+    monkeypatch.setattr(units, "BLOCK_BYTES", 300)
     return DatasetConfig(
         corpus_dir=str(make_corpus(tmp_path / "corpus")),
         vocab_file=str(make_vocab(tmp_path / "vocab.txt")),
@@ -233,7 +233,7 @@ def test_manifest_tells_what_was_built(setting):
     assert 0.05 < len(held_out) / len(train) < 0.2
 
     counts = manifest["counts"]
-    documents = [doc for file in corpora.expand_files([setting.corpus_dir]) for doc in corpora.read_documents(file, True)]
+    documents = [doc for file in text_files.expand_files([setting.corpus_dir]) for doc in units.read_documents(file, True)]
     words = [word for document in documents for line in document for word in line.split()]
     assert counts["documents"] == len(documents) and counts["lines"] == LINES
     assert counts["tokens"] == len(words) + LINES  # 한국어를 is two pieces
@@ -257,7 +257,7 @@ def test_shards_are_balanced_and_shuffled(setting):
     sizes = [len(shard) for shard in shards]
     assert max(sizes) - min(sizes) <= 1
     place = {}  # first three words of an example -> its place in the unshuffled corpus
-    corpus = units.read_units(corpora.expand_files([setting.corpus_dir]), True, 0, 42)
+    corpus = units.read_units(text_files.expand_files([setting.corpus_dir]), True, 0, 42)
     lines = [line for unit in corpus for line in unit.parts[0][1]]
     vocabulary = {word: row for row, word in enumerate(pathlib.Path(setting.vocab_file).read_text().split())}
     for number, line in enumerate(lines):
@@ -345,7 +345,7 @@ def test_resumed_build_is_identical_and_redoes_nothing(setting, monkeypatch, met
     assert not pathlib.Path(setting.output_dir, "manifest.json").exists()
     tokenized, written = count_calls(monkeypatch, "tokenize"), count_calls(monkeypatch, "write_shards")
     build(setting)
-    number = len(list(units.read_units(corpora.expand_files([setting.corpus_dir]), True, 0.1, 42)))
+    number = len(list(units.read_units(text_files.expand_files([setting.corpus_dir]), True, 0.1, 42)))
     assert len(tokenized) == (number - after if method == "tokenize" else 0)
     assert sum(len(deal.shards) for deal in written) == 6 - (min(5, 2 * after) if method == "write_shards" else 0)
     assert contents(setting.output_dir) == contents(expected.output_dir)
