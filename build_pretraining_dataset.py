@@ -9,7 +9,13 @@ from pretrain.dataset_builder import DatasetConfig, build
 def main() -> None:
     """Reads the flags and builds."""
     logging.set_verbosity(logging.INFO)
-    build(DatasetConfig(**hparams.check(DatasetConfig, hparams.collect(DatasetConfig, None))))
+    config = DatasetConfig(**hparams.check(DatasetConfig, hparams.collect(DatasetConfig, None)))
+    if config.runner == "local":
+        build(config)
+    else:
+        from pretrain import beam_pipelines  # an extra that needs not be there
+
+        beam_pipelines.build_dataset(config)
 
 
 if __name__ == "__main__":

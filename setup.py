@@ -21,10 +21,14 @@ REQUIRED = [
     "tensorboard>=2.18,<2.22",
     "tqdm>=4.60,<5",
     "matplotlib>=3.8,<4",
+    "rich>=13.8,<16",
     "ijson>=3.2,<4",
     "zstandard>=0.22,<0.26",
 ]
 EXTRAS = {
+    "beam": ["apache-beam>=2.70,<3"],  # data building on Dataflow, Flink, Spark
+    "dedup": ["datasketch>=1.6.5,<3"],  # near duplicates
+    "sentences": ["kiwipiepy>=0.22,<0.25"],  # sentence ends without punctuation
     "dev": [
         "pytest>=8,<10",
         "hypothesis>=6.100,<7",

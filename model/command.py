@@ -4,6 +4,7 @@ A script ends with `command.run(main)`. Whatever the user did wrong reaches them
 a fault in the data or the run itself ends with exit code 1; anything else is our bug and keeps its traceback.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -66,11 +67,27 @@ def required(name: str) -> Any:
 
 def write_atomically(path: str, data: bytes | str) -> None:
     """Writes `data` (str as UTF-8) under a temporary name and renames it, so that `path` is never half-written."""
-    gfile = _gfile()
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+    data = data.encode("utf-8") if isinstance(data, str) else data
+    if "://" in path:
+        _write_remotely(path, temporary, data)
+        return
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path!r}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _write_remotely(path: str, temporary: str, data: bytes) -> None:
+    gfile = _gfile()
     try:
         with gfile.GFile(temporary, "wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.write(data)
         gfile.rename(temporary, path, overwrite=True)
     except BaseException:
         if gfile.exists(temporary):
@@ -90,10 +107,11 @@ def _to_builtin(value: Any) -> Any:
 
 def read_json(path: str, flag: str) -> Any:
     """Reads a JSON file. `flag` is the flag that named it, for the error."""
-    gfile = _gfile()
-    if not gfile.exists(path) or gfile.isdir(path):
+    opened = _gfile().GFile if "://" in path else open
+    exists = _gfile().exists(path) and not _gfile().isdir(path) if "://" in path else os.path.isfile(path)
+    if not exists:
         raise UserError(f"no file {path!r} (--{flag})")
-    with gfile.GFile(path, "rb") as file:
+    with opened(path, "rb") as file:
         try:
             return json.loads(file.read().decode("utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:

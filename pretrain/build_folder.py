@@ -41,15 +41,16 @@ def _whole_files(folder: str, paths: Sequence[str]) -> Iterator[list[str]]:
 
 
 class BuildFolder:
-    """The build under `path`. shard: what its shards are called; others: further files that lie beside them at the end."""
+    """The build under `path`. shard: what its shards are called; shard_folder: where in `path` they lie; others: further files."""
 
-    def __init__(self, path: str, shard: str, others: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, shard: str, shard_folder: str = "", others: Sequence[str] = ()) -> None:
         self.path = path
         self._work = os.path.join(path, WORK)
+        self._shard_folder = os.path.join(path, shard_folder)
         self._shard = re.compile(shard)
         self._others = tuple(others)
-        names = "|".join(map(re.escape, ("lock", *others)))
-        self._ours = re.compile(rf"(parameters|units|manifest)\.json|{names}|unit-\d+-[0-9a-f]+\.npz|{shard}(\.json)?")
+        names = "|".join(map(re.escape, ("lock", "fates", *others)))
+        self._ours = re.compile(rf"(parameters|units|manifest)\.json|{names}|keys-\d+|unit-\d+-[0-9a-f]+\.npz|{shard}(\.json)?")
 
     def claim(self, parameters: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
         """Makes the folder ready for a build with `parameters`; returns the manifest when that build is finished already.
@@ -58,7 +59,7 @@ class BuildFolder:
         that holds anything else or a build with other parameters.
         """
         manifest = self._read(os.path.join(self.path, MANIFEST))
-        finished = isinstance(manifest, dict) and "format_version" in manifest and bool(_shards(manifest))
+        finished = isinstance(manifest, dict) and "format_version" in manifest and bool(shards_of(manifest))
         started = self._read(self._file("parameters.json"))
         if overwrite:
             self._remove(manifest if finished else None)
@@ -115,8 +116,8 @@ class BuildFolder:
                 )
 
     def _require_complete(self, manifest: Mapping[str, Any]) -> None:
-        for shard in _shards(manifest):
-            path = os.path.join(self.path, shard["file"])
+        for shard in shards_of(manifest):
+            path = self.shard_path(shard["file"])
             if not os.path.exists(path) or os.path.getsize(path) != shard["bytes"]:
                 raise UserError(f"{path} is missing or not {shard['bytes']} bytes long: give --overwrite to build anew")
 
@@ -126,8 +127,10 @@ class BuildFolder:
             with self.locked():
                 pass
         moved = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
-        listed = [shard["file"] for shard in _shards(manifest)] if manifest else []
-        for name in [*filter(self._shard.fullmatch, moved + listed), *self._others]:
+        listed = [shard["file"] for shard in shards_of(manifest)] if manifest else []
+        for name in filter(self._shard.fullmatch, moved + listed):
+            _unlink(self.shard_path(name))
+        for name in self._others:
             _unlink(os.path.join(self.path, name))
         self._remove_work()
         if manifest:
@@ -153,12 +156,20 @@ class BuildFolder:
             yield
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Writes the manifest and removes what only an unfinished build needs."""
+        """Moves the other files and the manifest into place, and removes what only an unfinished build needs."""
         self.write_json("manifest", manifest)
-        os.replace(self._file("manifest.json"), os.path.join(self.path, MANIFEST))
+        for name in (*self._others, MANIFEST):
+            os.replace(self._file(name), os.path.join(self.path, name))
         self._remove_work()
 
     # ---- inside the build
+
+    def work_path(self, name: str) -> str:
+        """Where a file lies that only an unfinished build needs."""
+        return self._file(name)
+
+    def shard_path(self, name: str) -> str:
+        return os.path.join(self._shard_folder, name)
 
     def has_json(self, name: str) -> bool:
         return os.path.exists(self._file(f"{name}.json"))
@@ -168,12 +179,8 @@ class BuildFolder:
             return json.load(file)
 
     def write_json(self, name: str, value: Any) -> None:
-        # Not command.write_json: it imports TensorFlow, which would take longer than building a small data set.
-        self.write_text(f"{name}.json", json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-    def write_text(self, name: str, text: str) -> None:
-        with _whole_files(self._work, [self._file(name)]) as (temporary,), open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with _whole_files(self._work, [self._file(f"{name}.json")]) as (temporary,), open(temporary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
     def write_unit(self, name: str, **arrays: np.ndarray) -> None:
         """Keeps what came of a unit of work."""
@@ -194,7 +201,8 @@ class BuildFolder:
 
     def new_shards(self, names: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
         """Gives temporary paths for shards `names`; at the end they move into the output folder."""
-        return _whole_files(self._work, [os.path.join(self.path, name) for name in names])
+        os.makedirs(self._shard_folder, exist_ok=True)
+        return _whole_files(self._work, [self.shard_path(name) for name in names])
 
     def write_entries(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Notes what the manifest will say of shards; done before they move, so that a shard in place has its entry."""
@@ -204,11 +212,12 @@ class BuildFolder:
     def entry(self, name: str) -> dict[str, Any] | None:
         """The entry of shard `name` when it is finished, else None."""
         entry = self._read(self._file(f"{name}.json"))
-        path = os.path.join(self.path, name)
+        path = self.shard_path(name)
         return entry if entry and os.path.exists(path) and os.path.getsize(path) == entry["bytes"] else None
 
 
-def _shards(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+def shards_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a manifest's shards."""
     parts = [manifest, manifest.get("train", {}), manifest.get("eval", {})]
     return [shard for part in parts for shard in part.get("shards", [])]
 

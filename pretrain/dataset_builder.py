@@ -29,7 +29,7 @@ from pretrain.draws import FOR_DEALING, FOR_EXAMPLES, FOR_UNIT_ORDER, Draws
 from pretrain.example_writer import Example, ExampleTable, ExampleWriter
 from pretrain.text_files import expand_files, stored_size, unpacked_size
 from pretrain.units import Unit, read_blocks, read_units
-from pretrain.workers import Workers
+from pretrain.workers import RUNNERS, Workers
 
 FORMAT_VERSION = 1
 TRAIN, HELD_OUT = "train", "eval"  # their keys in the manifest
@@ -61,6 +61,8 @@ class DatasetConfig:
     eval_fraction: float = option(0.005, "part of the text held out for evaluation, by documents (long ones: by runs of lines)")
     overflow: str = option("discard", "tokens beyond max_seq_length are lost, or open the next example", ("discard", "carry"))
     overwrite: bool = option(False, "remove an earlier build from output_dir, or build into a folder that holds other files")
+    runner: str = option("local", "where it runs: in processes of this machine, or on one of Apache Beam's runners", RUNNERS)
+    beam_args: str = option("", "arguments for the Beam runner, as in a shell: '--direct_num_workers=4'")
 
 
 class ExampleBuilder:
@@ -142,9 +144,9 @@ UNIT_COUNTS = ("train_examples", "eval_examples", "tokens", "discarded_tokens", 
 class Worker:
     """What one process does: `tokenize` units, then `write_shards`."""
 
-    def __init__(self, config: DatasetConfig, folder: BuildFolder) -> None:
+    def __init__(self, config: DatasetConfig) -> None:
         self._config = config
-        self._folder = folder
+        self._folder = BuildFolder(config.output_dir, SHARD)
 
     @functools.cached_property
     def tokenizer(self) -> FullTokenizer:
@@ -153,6 +155,13 @@ class Worker:
 
     def tokenize(self, unit: Unit) -> tuple[int, list[int]]:
         """Writes the examples of `unit` into the build folder; returns its size and its UNIT_COUNTS."""
+        counts, tables = self.make_examples(unit)
+        columns = {f"{kind}_{column}": values for kind, table in tables.items() for column, values in vars(table).items()}
+        self._folder.write_unit(unit.name, counts=np.array(counts, np.int64), **columns)
+        return unit.size, counts
+
+    def make_examples(self, unit: Unit) -> tuple[list[int], dict[str, ExampleTable]]:
+        """Returns the UNIT_COUNTS of `unit`, and its examples by kind."""
         builders = {fate: self._example_builder(unit.number, fate) for fate in (False, True)}
         examples: dict[bool, list[Example]] = {False: [], True: []}
         encode, unknown_id = self.tokenizer.encode, self.tokenizer.unk_id
@@ -170,10 +179,7 @@ class Worker:
             made += builder.end_document()  # also where a document goes on in the other set or the next unit
         discarded = sum(builder.discarded_tokens for builder in builders.values())
         counts = [len(examples[False]), len(examples[True]), tokens, discarded, unknown]
-        tables = {TRAIN: ExampleTable.from_examples(examples[False]), HELD_OUT: ExampleTable.from_examples(examples[True])}
-        columns = {f"{kind}_{column}": values for kind, table in tables.items() for column, values in vars(table).items()}
-        self._folder.write_unit(unit.name, counts=np.array(counts, np.int64), **columns)
-        return unit.size, counts
+        return counts, {TRAIN: ExampleTable.from_examples(examples[False]), HELD_OUT: ExampleTable.from_examples(examples[True])}
 
     def _example_builder(self, unit: int, held_out: bool) -> ExampleBuilder:
         draws = Draws(self._config.seed, FOR_EXAMPLES, unit, int(held_out))
@@ -191,26 +197,30 @@ class Worker:
         return len(writers)
 
     def _shuffled(self, kind: str, num_shards: int) -> Iterator[tuple[ExampleTable, Callable[[int], np.ndarray]]]:
-        """Yields the examples in large random groups, each with a function from a shard's number to its rows.
-
-        Units come in random order, so that a shard is no walk through the corpus; the examples of 64 of them are shuffled
-        together and dealt out in turn, the next group going on where the last one stopped: shard sizes differ by one at most.
-        """
+        """Yields the examples in large random groups, each with a function from a shard's number to its rows."""
         units = self._folder.read_json("units")["names"]
-        order = Draws(self._config.seed, FOR_UNIT_ORDER).permutation(len(units))
+        columns = [f"{kind}_{column}" for column in ("ids", "lengths", "seconds")]
         dealt = 0
-        for group, start in enumerate(range(0, len(order), UNITS_SHUFFLED_AT_ONCE)):
-            names = [units[i] for i in order[start : start + UNITS_SHUFFLED_AT_ONCE]]
-            columns = [f"{kind}_{column}" for column in ("ids", "lengths", "seconds")]
-            table = ExampleTable.concatenate([ExampleTable(*self._folder.read_unit(name, *columns)) for name in names])
-            rows = Draws(self._config.seed, FOR_DEALING, int(kind == HELD_OUT), group).permutation(len(table.lengths))
-            yield table, functools.partial(_hand, rows, dealt, num_shards)
-            dealt += len(rows)
+        for group, numbers in enumerate(group_units(len(units), self._config.seed)):
+            table = ExampleTable.concatenate([ExampleTable(*self._folder.read_unit(units[i], *columns)) for i in numbers])
+            yield table, shuffle_and_deal(len(table.lengths), self._config.seed, kind, group, dealt, num_shards)
+            dealt += len(table.lengths)
 
 
-def _hand(rows: np.ndarray, first: int, num_shards: int, shard: int) -> np.ndarray:
-    """What `shard` gets when `rows` are dealt in turn, the first one to shard `first` (mod `num_shards`)."""
-    return rows[(shard - first) % num_shards :: num_shards]
+# Units come in random order, so that a shard is no walk through the corpus; the examples of 64 of them are shuffled together and
+# dealt out in turn, the next group going on where the last one stopped: shard sizes differ by one at most.
+
+
+def group_units(number: int, seed: int) -> list[list[int]]:
+    """The numbers of the units, 0 to number - 1, in random order, in groups that are shuffled together."""
+    order = Draws(seed, FOR_UNIT_ORDER).permutation(number).tolist()
+    return [order[start : start + UNITS_SHUFFLED_AT_ONCE] for start in range(0, number, UNITS_SHUFFLED_AT_ONCE)]
+
+
+def shuffle_and_deal(examples: int, seed: int, kind: str, group: int, dealt: int, num_shards: int) -> Callable[[int], np.ndarray]:
+    """Returns a function from a shard's number to its rows of a group of examples; `dealt`: those of the groups before."""
+    rows = Draws(seed, FOR_DEALING, int(kind == HELD_OUT), group).permutation(examples)
+    return lambda shard: rows[(shard - dealt) % num_shards :: num_shards]
 
 
 class Deal(NamedTuple):
@@ -245,18 +255,18 @@ def build(config: DatasetConfig) -> dict[str, Any]:
     Raises UserError for settings that make no sense and for an output folder that holds something else, before anything is
     written; DataError for text that is not UTF-8.
     """
-    _check(config)
+    check(config)
     files = expand_files([config.corpus_dir], "corpus_dir")
     if next(read_blocks(files, True), None) is None:
         raise UserError(f"no text in {config.corpus_dir!r}: {len(files)} file(s), none with a line that is not blank (--corpus_dir)")
     tokenizer = make_tokenizer(config)
-    parameters = _parameters(config, files, tokenizer)
+    parameters = parameters_of(config, files, tokenizer)
     folder = BuildFolder(config.output_dir, SHARD)
     manifest = folder.claim(parameters, config.overwrite)
     if manifest is not None:
         logging.info("%s holds this data set already: nothing to do", config.output_dir)
         return manifest
-    with folder.locked(), Workers(functools.partial(Worker, config, folder), config.num_processes) as workers:
+    with folder.locked(), Workers(functools.partial(Worker, config), config.num_processes) as workers:
         if not folder.has_json("units"):
             folder.write_json("units", _tokenize(config, files, folder, workers))
         summary = folder.read_json("units")
@@ -266,7 +276,7 @@ def build(config: DatasetConfig) -> dict[str, Any]:
     return manifest
 
 
-def _check(config: DatasetConfig) -> None:
+def check(config: DatasetConfig) -> None:
     for name in ("corpus_dir", "vocab_file", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is required")
@@ -287,7 +297,7 @@ def _check(config: DatasetConfig) -> None:
             raise UserError(f"{name} must be from {low} to {high}, got {getattr(config, name)} (--{name})")
 
 
-def _parameters(config: DatasetConfig, files: Sequence[str], tokenizer: FullTokenizer) -> dict[str, Any]:
+def parameters_of(config: DatasetConfig, files: Sequence[str], tokenizer: FullTokenizer) -> dict[str, Any]:
     """All that the bytes of the data set depend on."""
     names = ("max_seq_length", "num_out_files", "seed", "blanks_separate_docs", "eval_fraction", "overflow")
     corpus = [{"file": os.path.basename(file), "bytes": stored_size(file)} for file in files]
@@ -315,13 +325,18 @@ def _tokenize(config: DatasetConfig, files: Sequence[str], folder: BuildFolder, 
         for size, unit_counts in workers.map("tokenize", unfinished()):
             counts.update(dict(zip(UNIT_COUNTS, unit_counts, strict=True)))
             bar.update(size)
-    return {"names": names, "counts": dict(counts) | {"pieces_per_line": round(counts["tokens"] / counts["lines"], 4)}}
+    return {"names": names, "counts": with_ratio(dict(counts))}
+
+
+def with_ratio(counts: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's counts."""
+    return counts | {"pieces_per_line": round(counts["tokens"] / counts["lines"], 4)}
 
 
 def _write_shards(config: DatasetConfig, counts: dict[str, Any], folder: BuildFolder, workers: Workers) -> dict[str, Any]:
     """Writes the shards that are missing; returns the manifest's entries "train" and "eval"."""
     examples = {kind: counts[f"{kind}_examples"] for kind in (TRAIN, HELD_OUT)}
-    deals = _deals(config, examples)
+    deals = plan_deals(config, examples)
     tasks = []
     for deal in deals:
         missing = [shard for shard, name in zip(deal.shards, deal.names, strict=True) if folder.entry(name) is None]
@@ -333,7 +348,7 @@ def _write_shards(config: DatasetConfig, counts: dict[str, Any], folder: BuildFo
     return {deal.kind: {"examples": examples[deal.kind], "shards": [folder.entry(name) for name in deal.names]} for deal in deals}
 
 
-def _deals(config: DatasetConfig, examples: dict[str, int]) -> list[Deal]:
+def plan_deals(config: DatasetConfig, examples: dict[str, int]) -> list[Deal]:
     """All shards of both kinds. Unlike google-research/electra none is empty: few examples make fewer shards."""
     if not examples[TRAIN]:
         raise UserError("no examples to train on: the corpus is too small to hold some of it out (--eval_fraction=0)")

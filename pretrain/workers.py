@@ -12,6 +12,9 @@ from typing import Any
 
 from model.command import DataError
 
+# Where a builder can run: in processes of this machine, or on one of Apache Beam's runners (pretrain/beam_pipelines.py).
+RUNNERS = ("local", "DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner")
+
 _worker: Any = None  # the object that a worker process works with
 
 

@@ -105,22 +105,36 @@ def test_write_atomically_writes_bytes_and_text_and_replaces(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("step", ["write", "rename"])
-def test_write_atomically_leaves_the_old_file_and_nothing_else_when_it_fails(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_write_atomically_leaves_the_old_file_and_nothing_else_when_it_fails(tmp_path, monkeypatch, error):
     path = tmp_path / "file"
     path.write_text("old")
 
     def fail(*arguments, **options):
-        raise KeyboardInterrupt
+        raise error
 
-    if step == "rename":
-        monkeypatch.setattr(tf.io.gfile, "rename", fail)
-    else:
-        monkeypatch.setattr(tf.io.gfile.GFile, "write", fail)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else command.DataError) as caught:
         command.write_atomically(str(path), "new")
+    assert isinstance(error, KeyboardInterrupt) or str(caught.value) == f"cannot write {str(path)!r}: No space left on device"
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["write", "rename"])
+def test_write_atomically_elsewhere_than_on_this_machine(monkeypatch, step):
+    path = f"ram://write_atomically_{step}/file.json"
+    command.write_atomically(path, '"값"')
+    assert command.read_json(path, "flag") == "값"
+
+    def fail(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((tf.io.gfile, "rename", fail) if step == "rename" else (tf.io.gfile.GFile, "write", fail)))
+    with pytest.raises(KeyboardInterrupt):
+        command.write_atomically(path, "new")
+    assert command.read_json(path, "flag") == "값"
+    assert tf.io.gfile.listdir(f"ram://write_atomically_{step}") == ["file.json"]
 
 
 def test_write_json_keeps_korean_and_takes_numpy(tmp_path):

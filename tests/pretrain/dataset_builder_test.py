@@ -432,7 +432,7 @@ def test_a_second_build_in_the_same_folder_is_refused(setting):
     folder = build_folder.BuildFolder(setting.output_dir, dataset_builder.SHARD)
     assert folder.claim({"seed": 1}, overwrite=False) is None
     with folder.locked():
-        with pytest.raises(UserError, match="another build is at work"), build_folder.BuildFolder(setting.output_dir, dataset_builder.SHARD).locked():
+        with pytest.raises(UserError, match="another build is at work"), folder.locked():
             pass
         with pytest.raises(UserError, match="another build is at work"):
             build(dataclasses.replace(setting, overwrite=True))
