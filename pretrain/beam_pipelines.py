@@ -27,7 +27,7 @@ from pretrain.corpus_report import TextStatistics
 from pretrain.dataset_builder import HELD_OUT, TRAIN, UNIT_COUNTS, DatasetConfig, Deal
 from pretrain.deduplication import document_key, kept_fractions, parse_mixture, uniform_of_keys
 from pretrain.document_cleaner import DocumentCleaner, PreprocessConfig, Tally, excluded_files, parse_corpora
-from pretrain.example_writer import ExampleTable, encode_example, frame_records
+from pretrain.example_writer import ExampleTable, frame_records
 from pretrain.text_files import expand_files
 from pretrain.units import Unit, read_units
 
@@ -316,7 +316,7 @@ def _deal(grouped: tuple[tuple[str, int], Iterable[tuple[int, ExampleTable]]], u
     num_shards = _plan(config, units)[kind].num_shards
     rows_of = dataset_builder.shuffle_and_deal(len(table.lengths), config.seed, kind, group, dealt, num_shards)
     for shard in range(num_shards):
-        encoded = [encode_example(example, config.max_seq_length) for example in table.rows(rows_of(shard))]
+        encoded = table.encode(rows_of(shard), config.max_seq_length)
         if encoded:
             yield (kind, shard), (group, len(encoded), frame_records(encoded))
 

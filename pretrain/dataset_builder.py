@@ -192,7 +192,7 @@ class Worker:
             writers = [ExampleWriter(path, self._config.max_seq_length) for path in paths]
             for table, dealt in self._shuffled(deal.kind, deal.num_shards):
                 for shard, writer in zip(deal.shards, writers, strict=True):
-                    writer.write(table.rows(dealt(shard)))
+                    writer.write(table, dealt(shard))
             self._folder.write_entries({name: writer.close() for name, writer in zip(deal.names, writers, strict=True)})
         return len(writers)
 

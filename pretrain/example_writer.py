@@ -8,7 +8,7 @@ few lines. The tests hold them to TensorFlow's own writer byte for byte.
 import functools
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,32 +57,54 @@ class ExampleTable:
         columns = zip(*((table.ids, table.lengths, table.seconds) for table in tables), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
-    def rows(self, chosen: np.ndarray) -> Iterator[Example]:
-        """The examples with the numbers `chosen`, int [any], in that order."""
-        ends = np.cumsum(self.lengths, dtype=np.int64)
-        starts = ends - self.lengths
-        for row, start, end in zip(chosen.tolist(), starts[chosen].tolist(), ends[chosen].tolist(), strict=True):
-            yield Example(self.ids[start:end].tolist(), int(self.seconds[row]))
+    def encode(self, chosen: np.ndarray, max_length: int) -> list[bytes]:
+        """The examples with the numbers `chosen`, int [any], in that order; each the bytes of a tf.train.Example.
+
+        They equal tf.train.Example(...).SerializeToString(deterministic=True) of `Example.features(max_length)`.
+        """
+        packed, ends = self._packed_ids
+        last = np.cumsum(self.lengths, dtype=np.int64)
+        starts, stops = ends[last - self.lengths], ends[last]
+        return [
+            _encode(packed[start:stop], length, second, max_length)
+            for start, stop, length, second in zip(
+                *(column[chosen].tolist() for column in (starts, stops, self.lengths, self.seconds)), strict=True
+            )
+        ]
+
+    @functools.cached_property
+    def _packed_ids(self) -> tuple[bytes, np.ndarray]:
+        """All ids as varints end to end, and where each begins and the last ends, int64 [tokens + 1]."""
+        ids = self.ids.astype(np.uint32)
+        width = len(_varint(int(ids.max(initial=0))))
+        digits = np.empty((len(ids), width), np.uint8)
+        used = np.empty((len(ids), width), bool)
+        sizes = np.zeros(len(ids), np.int64)
+        for digit in range(width):
+            rest = ids >> np.uint32(7 * digit)
+            used[:, digit] = rest > 0 if digit else True
+            digits[:, digit] = rest & 0x7F | (rest > 0x7F).view(np.uint8) << 7
+            sizes += used[:, digit]
+        return digits[used].tobytes(), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
 # ---- tf.train.Example: protocol buffers, https://protobuf.dev/programming-guides/encoding
 
 
-class _Varints(dict[int, bytes]):
-    """Numbers in base 128, least digits first, a set top bit meaning "more follows"; kept once made, for speed."""
-
-    def __missing__(self, value: int) -> bytes:
-        digits = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
-        self[value] = encoded = bytes(digit | 0x80 for digit in digits[:-1]) + bytes(digits[-1:])
-        return encoded
-
-
-_VARINTS = _Varints()
+def _varint(value: int) -> bytes:
+    """A number in base 128, least digits first; a set top bit means "more follows"."""
+    digits = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes(digit | 0x80 for digit in digits[:-1]) + bytes(digits[-1:])
 
 
 def _message(field: int, payload: bytes) -> bytes:
     """A length-delimited field."""
-    return _VARINTS[field << 3 | 2] + _VARINTS[len(payload)] + payload
+    return _head(field, len(payload)) + payload
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _head(field: int, size: int) -> bytes:
+    return _varint(field << 3 | 2) + _varint(size)
 
 
 def _feature(name: str, packed: bytes) -> bytes:
@@ -99,11 +121,14 @@ def _mask_and_segments(length: int, second: int, max_length: int) -> bytes:
     return _feature("input_mask", mask) + _feature("segment_ids", segments)
 
 
+def _encode(ids: bytes, length: int, second: int, max_length: int) -> bytes:
+    """ids: the varints of the example's `length` ids."""
+    return _message(1, _feature("input_ids", ids + bytes(max_length - length)) + _mask_and_segments(length, second, max_length))
+
+
 def encode_example(example: Example, max_length: int) -> bytes:
-    """Equals tf.train.Example(...).SerializeToString(deterministic=True) of `example.features(max_length)`."""
-    length = len(example.ids)
-    packed = b"".join(map(_VARINTS.__getitem__, example.ids)) + bytes(max_length - length)
-    return _message(1, _feature("input_ids", packed) + _mask_and_segments(length, example.second, max_length))
+    """One example by itself; see ExampleTable.encode."""
+    return ExampleTable.from_examples([example]).encode(np.zeros(1, np.intp), max_length)[0]
 
 
 # ---- TFRecord: length, masked check sum of it, data, masked check sum of it; tensorflow/core/lib/io/record_writer.h
@@ -164,9 +189,9 @@ class ExampleWriter:
         self._bytes = 0
         self._sha256 = hashlib.sha256()
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """Appends `examples`."""
-        encoded = [encode_example(example, self._max_length) for example in examples]
+    def write(self, table: ExampleTable, chosen: np.ndarray) -> None:
+        """Appends the examples of `table` with the numbers `chosen`, int [any], in that order."""
+        encoded = table.encode(chosen, self._max_length)
         for start in range(0, len(encoded), RECORDS_AT_ONCE):
             data = frame_records(encoded[start : start + RECORDS_AT_ONCE])
             self._file.write(data)

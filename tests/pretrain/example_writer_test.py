@@ -58,8 +58,9 @@ def test_shard_is_what_tensorflow_would_write_and_reads_back(tmp_path):
     generator = np.random.default_rng(1)
     made = [Example([2, *generator.integers(5, 40000, size).tolist(), 3], int(generator.integers(1, size))) for size in range(2, 60)]
     writer = ExampleWriter(str(tmp_path / "shard"), 64)
-    writer.write(made[:20])
-    writer.write(made[20:])
+    table = ExampleTable.from_examples(made)
+    writer.write(table, np.arange(20))
+    writer.write(table, np.arange(20, len(made)))
     entry = writer.close()
     with tf.io.TFRecordWriter(str(tmp_path / "expected")) as expected:
         for example in made:
@@ -74,9 +75,16 @@ def test_shard_is_what_tensorflow_would_write_and_reads_back(tmp_path):
         assert {name: values.numpy().tolist() for name, values in parsed.items()} == example.features(64)
 
 
-def test_table_gives_back_its_rows():
+def test_table_encodes_the_rows_asked_for():
     first = [Example([2, 300, 3], 3), Example([2, 5, 3, 70000, 3], 3)]
     second = [Example([2, 9, 3], 3)]
     table = ExampleTable.concatenate([ExampleTable.from_examples(part) for part in (first, [], second)])
-    assert list(table.rows(np.array([2, 0, 1]))) == [second[0], first[0], first[1]]
-    assert list(table.rows(np.array([], np.int64))) == []
+    assert table.encode(np.array([2, 0, 1]), 8) == [by_tensorflow(example, 8) for example in (second[0], first[0], first[1])]
+    assert table.encode(np.array([], np.int64), 8) == []
+
+
+@given(st.lists(examples(), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_tables_equal_protocol_buffers_of_tensorflow(made):
+    table = ExampleTable.from_examples(made)
+    assert table.encode(np.arange(len(made)), 64) == [by_tensorflow(example, 64) for example in made]
