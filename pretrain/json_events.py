@@ -1,6 +1,7 @@
 """JSON files in: events in the order of the file, with flat memory for a file of any size, and errors that name the byte."""
 
 from collections.abc import Iterator, Sequence
+from decimal import InvalidOperation
 from typing import Any
 
 import ijson  # takes its C backend, yajl2_c, which the wheels for Linux, macOS and Windows hold
@@ -13,6 +14,8 @@ MAX_JSON_DEPTH = 1000
 JSON_BYTES = 1 << 18  # the parser begins a text anew in each
 STARTS = frozenset(("start_map", "start_array"))
 ENDS = frozenset(("end_map", "end_array"))
+# What the parser also raises: for "\\udc00", half a character; for numbers that Python's int and Decimal refuse.
+_BROKEN = (ijson.JSONError, UnicodeDecodeError, SystemError, InvalidOperation)
 KINDS = {"start_map": "an object", "start_array": "a list", "boolean": "true or false", "number": "a number"}
 
 
@@ -41,8 +44,8 @@ class JsonEvents:
                         raise self.error(f"a text of more than {MAX_TEXT_BYTES:,} bytes")
                     events.clear()
                 parser.close()
-            except ijson.JSONError as error:
-                reason = str(error).partition("\n")[0]
+            except _BROKEN as error:
+                reason = str(error.__cause__ or error).partition("\n")[0]
                 raise DataError(f"{self._file.path}, byte {self._broken_byte()}: broken JSON ({reason})") from error
 
     def _broken_byte(self) -> int:
@@ -61,7 +64,7 @@ class JsonEvents:
             while chunk := stream.read(min(JSON_BYTES, start - position) if position < start else step):
                 try:
                     parser.send(chunk)
-                except ijson.JSONError:
+                except _BROKEN:
                     break
                 events.clear()
                 position += len(chunk)

@@ -45,13 +45,15 @@ def expand_files(patterns: Sequence[str], flag: str = "corpus") -> list[str]:
 
     Folders are walked to the bottom in sorted order, hidden files and folders left out; a .zip stands for its members, with the
     same order and exceptions. A file named twice is listed once. Raises UserError, quoting `flag`, for a name that matches
-    nothing and when no file is left, and DataError for a .zip that is none.
+    nothing, for a file or folder that cannot be read and when no file is left, and DataError for a .zip that is none.
     """
     files: dict[str, str] = {}
     for pattern in _split(patterns):
         for name in _matches(pattern, flag):
-            found = _walk(name) if os.path.isdir(name) else [name]
+            found = _walk(name, flag) if os.path.isdir(name) else [name]
             files.update((os.path.realpath(file), file) for file in found if os.path.realpath(file) not in files)
+    for file in files.values():
+        _check_readable(file, flag)
     expanded = [member for file in files.values() for member in (_members(file) if _is_zip(file) else [file])]
     if not expanded:
         names = ", ".join(map(repr, patterns)) or "an empty list"
@@ -72,12 +74,31 @@ def _matches(pattern: str, flag: str) -> list[str]:
     return names
 
 
-def _walk(folder: str) -> list[str]:
+def _walk(folder: str, flag: str) -> list[str]:
+    def refuse(error: OSError) -> None:  # os.walk itself would pass over the folder
+        raise UserError(f"cannot read {error.filename!r}: {error.strerror} (--{flag})") from error
+
     files = []
-    for path, folders, names in os.walk(folder):
+    seen = set()
+    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(path)) in seen:  # a link to a folder above itself, for instance
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [os.path.join(path, name) for name in sorted(names) if not name.startswith(".")]
     return files
+
+
+def _check_readable(path: str, flag: str) -> None:
+    """Now, and not when the corpora before it have been read for hours."""
+    if not os.access(path, os.R_OK):
+        reason = "Permission denied" if os.path.exists(path) else "it is a link to nowhere"
+        raise UserError(f"cannot read {path!r}: {reason} (--{flag})")
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name of {os.fsencode(path)!r} is not UTF-8: give the file another (--{flag})") from error
 
 
 def _members(path: str) -> list[str]:
