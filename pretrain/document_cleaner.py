@@ -135,8 +135,8 @@ class DocumentCleaner:
         texts = self._excluder.exclude(texts, tally.excluded)
         clean = functools.partial(self._cleaner.clean, changes=tally.changes)
         sentences = [sentence for text in map(clean, texts) if text for sentence in self._split(text)]
-        if len(sentences) > 1:
-            sentences = self._excluder.exclude_parts(sentences, tally.excluded)
+        if sentences != texts:  # cleaned and cut, text may equal a test text that it did not equal before
+            sentences = self._excluder.exclude(sentences, tally.excluded)
         tally.empty_documents += not sentences
         return sentences
 

@@ -6,6 +6,7 @@ import pytest
 
 from model.command import DataError, UserError
 from pretrain.corpora import get_reader
+from pretrain.document_cleaner import DocumentCleaner, PreprocessConfig, Tally
 from pretrain.text_files import TextFile, expand_files
 
 # ---- files and folders
@@ -71,3 +72,16 @@ def test_json_that_python_cannot_hold_is_named_like_broken_json(tmp_path, value,
     with pytest.raises(DataError, match=r"dialog.json, byte \d+: broken JSON \(.*") as error:
         list(get_reader("ai_hub_dialog").documents(TextFile(str(path))))
     assert f"byte {byte}:" in str(error.value)
+
+
+# ---- test texts
+
+
+def test_text_that_cleaning_turns_into_a_test_text_is_excluded(tmp_path):
+    (tmp_path / "ratings_test.txt").write_text("1\t정말 재미있는 영화ㅋㅋ\n2\t굿 영화. 또 봐요.\n", encoding="utf-8")
+    cleaner = DocumentCleaner(PreprocessConfig(exclude=f"{tmp_path}/ratings_test.txt"))
+    tally = Tally()
+    assert cleaner.clean(["정말&nbsp;재미있는 영화ㅋㅋㅋㅋ"], tally) == []
+    assert cleaner.clean(["굿 영화. 또 봐요. http://a.kr/b"], tally) == []
+    assert cleaner.clean(["정말 재미있는 영화ㅋㅋㅋㅋ. 그런데 길어요."], tally) == ["그런데 길어요."]
+    assert dict(tally.excluded) == {(0, "exact"): 2, (0, "loose"): 1}
