@@ -1,9 +1,9 @@
 """The output folder of a builder: whose it is, what of it is finished, and nothing in it half-written.
 
-    output_dir/pretrain_data.tfrecord-00000-of-01000 ...   shards, each renamed into place when complete
-    output_dir/manifest.json                               last of all: with it the build is finished
-    output_dir/unfinished_build/                           until then: parameters.json, unit-*.npz, units.json, one
-                                                           JSON entry per finished shard, a lock
+output_dir/pretrain_data.tfrecord-00000-of-01000 ...   shards, each renamed into place when complete
+output_dir/manifest.json                               last of all: with it the build is finished
+output_dir/unfinished_build/                           until then: parameters.json, unit-*.npz, units.json, one
+                                                       JSON entry per finished shard, a lock
 """
 
 import contextlib
@@ -21,8 +21,17 @@ from model.command import DataError, UserError
 
 MANIFEST = "manifest.json"
 WORK = "unfinished_build"
-_TEMPORARY = re.compile(r"\.tmp-\d+$")
-_FLAGS = {"vocab_sha256": "vocab_file", "vocab_size": "vocab_file", "analyzer_version": "analyzer", "corpus": "corpus_dir"}
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]+$")
+_FLAGS = {"vocab_sha256": "vocab_file", "vocab_size": "vocab_file", "analyzer_version": "analyzer"}
+_FLAGS |= {"corpus": "corpus_dir", "reader": "corpora", "files": "corpora"}
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; mend that, then give the same command again to go on") from error
 
 
 @contextlib.contextmanager
@@ -30,11 +39,10 @@ def _whole_files(folder: str, paths: Sequence[str]) -> Iterator[list[str]]:
     """Gives temporary names in `folder` to write to, which become `paths` when all went well and vanish otherwise."""
     temporary = [os.path.join(folder, f"{os.path.basename(path)}.tmp-{os.getpid()}") for path in paths]
     try:
-        yield temporary
-        for old, new in zip(temporary, paths, strict=True):
-            os.replace(old, new)
-    except OSError as error:
-        raise DataError(f"cannot write {paths[0]}: {error.strerror}; mend that, then give the same command again to go on") from error
+        with _writing(paths[0]):
+            yield temporary
+            for old, new in zip(temporary, paths, strict=True):
+                os.replace(old, new)
     finally:
         for path in temporary:
             _unlink(path)
@@ -104,10 +112,13 @@ class BuildFolder:
 
     def _require_equal(self, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
         for key, value in wanted.items():
-            if isinstance(value, dict) and isinstance(found.get(key), dict):
-                self._require_equal(found[key], value, what)
-            elif found.get(key) != value:
-                old, new = found.get(key), value
+            old, new = found.get(key), value
+            if isinstance(old, dict) and isinstance(new, dict):
+                if list(old) == list(new):
+                    self._require_equal(old, new, what)
+                    continue
+                old, new = ", ".join(old), ", ".join(new)  # one is missing, or stands elsewhere, which matters to duplicates
+            if old != new:
                 if isinstance(old, list):
                     old, new = next(pair for pair in itertools.zip_longest(old, new) if pair[0] != pair[1])
                 raise UserError(
@@ -167,6 +178,10 @@ class BuildFolder:
     def work_path(self, name: str) -> str:
         """Where a file lies that only an unfinished build needs."""
         return self._file(name)
+
+    def writing(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Within it, a full disk is reported as work file `name` that cannot be written."""
+        return _writing(self._file(name))
 
     def shard_path(self, name: str) -> str:
         return os.path.join(self._shard_folder, name)

@@ -64,7 +64,7 @@ class Unit(NamedTuple):
     def name(self) -> str:
         """Names the unit's file after its place and its text, so that text edited between two runs is noticed."""
         text = "\n\n".join("\n".join(texts) for texts in self.documents)
-        digest = hashlib.sha256(f"{self.corpus}\n{text}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.corpus}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
         return f"unit-{self.number:07d}-{digest[:16]}"
 
 
@@ -193,7 +193,8 @@ def build(config: PreprocessConfig) -> dict[str, Any]:
         if not folder.has_json("units"):
             folder.write_json("units", _clean(config, corpora, folder, workers))
         units = folder.read_json("units")
-        kept = _decide(config, corpora, units, folder)
+        with folder.writing("fates"):
+            kept = _decide(config, corpora, units, folder)
         shards = _write_shards(config, corpora, units, kept, folder, workers)
         report = _report(config, corpora, units, kept, shards)
         corpus_report.write_report(folder.work_path(""), report)
@@ -274,7 +275,11 @@ def _decide(config: PreprocessConfig, corpora: Sequence[Corpus], units: dict[str
     names = [name for corpus_names in units["names"] for name in corpus_names]
     counts = [len(folder.read_unit(name, "keys")[0]) for name in names]
     # On the disk: a corpus of a billion comments is no matter for the memory.
-    fates = np.memmap(folder.work_path("fates"), np.uint8, "w+", shape=(max(1, sum(counts)),))
+    with open(folder.work_path("fates"), "wb") as file:
+        # Written out: the map of a file with holes ends the process without a word when the disk is full.
+        for count in [*counts, not any(counts)]:
+            file.write(bytes(count))
+    fates = np.memmap(folder.work_path("fates"), np.uint8, "r+")
     if config.dedup != "none":
         exact = ExactDuplicates(folder.work_path(""))
         for name in names:

@@ -141,6 +141,8 @@ def parse_mixture(mixture: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for part in filter(None, map(str.strip, mixture.split(","))):
         name, _, weight = part.partition("=")
+        if name.strip() in weights:
+            raise UserError(f"mixture weighs {name.strip()} twice, in {mixture!r} (--mixture)")
         try:
             weights[name.strip()] = float(weight)
         except ValueError:

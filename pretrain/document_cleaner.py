@@ -5,6 +5,7 @@ texts of a reader (turns, paragraphs) -> less test texts -> cleaned -> sentences
 
 import dataclasses
 import functools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,19 @@ def parse_corpora(config: PreprocessConfig) -> list[Corpus]:
         sources[name][1].append(part)
     if not sources:
         raise UserError("--corpora is required: READER:PATH, such as kcbert:raw/kcbert")
-    return [
-        Corpus(name, reader, expand_files(paths, "corpora"), _share(name, reader, weights)) for name, (reader, paths) in sources.items()
-    ]
+    shares = {name: _share(name, reader, weights) for name, (reader, _) in sources.items()}
+    for weighed in weights.keys() - set(shares.values()):
+        raise UserError(f"the mixture weighs {weighed!r}, and no corpus is or belongs to it: leave it out (--mixture)")
+    _check_output_dir(config.output_dir, [path for _, paths in sources.values() for path in paths])
+    return [Corpus(name, reader, expand_files(paths, "corpora"), shares[name]) for name, (reader, paths) in sources.items()]
+
+
+def _check_output_dir(output_dir: str, paths: Sequence[str]) -> None:
+    """What is written must not be read, by the next run at the latest."""
+    output = os.path.realpath(output_dir)
+    for folder in filter(os.path.isdir, paths if output_dir else ()):
+        if os.path.commonpath([output, real := os.path.realpath(folder)]) == real:
+            raise UserError(f"{output_dir} lies in the folder {folder} that is read (--corpora): choose another --output_dir")
 
 
 def _share(name: str, reader: CorpusReader, weights: dict[str, float]) -> str:
