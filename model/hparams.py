@@ -18,6 +18,9 @@ from absl import flags
 from model.command import UserError, read_json
 
 
+flags.disclaim_key_flags()  # flags belong to the script that calls define_flags, so that its --help lists them
+
+
 def option(default: Any, help: str, choices: Collection[str] = ()) -> Any:
     """A configuration field with its help text (which becomes the flag's) and, for strings, the values it allows."""
     metadata = {"help": help, "choices": tuple(choices)}

@@ -23,6 +23,7 @@ from typing import IO, Literal
 import zstandard
 
 from model.command import DataError, UserError
+from pretrain.remote_files import is_remote, list_remote, open_remote, remote_size
 
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
@@ -51,7 +52,7 @@ def expand_files(patterns: Sequence[str], flag: str = "corpus") -> list[str]:
     for pattern in _split(patterns):
         for name in _matches(pattern, flag):
             found = _walk(name, flag) if os.path.isdir(name) else [name]
-            files.update((os.path.realpath(file), file) for file in found if os.path.realpath(file) not in files)
+            files.update((_identity(file), file) for file in found if _identity(file) not in files)
     for file in files.values():
         _check_readable(file, flag)
     expanded = [member for file in files.values() for member in (_members(file) if _is_zip(file) else [file])]
@@ -67,8 +68,15 @@ def _split(patterns: Sequence[str]) -> list[str]:
     return [part.strip() for group in parts for part in group if part.strip()]
 
 
+def _identity(path: str) -> str:
+    return path if is_remote(path) else os.path.realpath(path)
+
+
 def _matches(pattern: str, flag: str) -> list[str]:
-    names = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if is_remote(pattern):
+        names = list_remote(pattern, flag)
+    else:
+        names = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not names:
         raise UserError(f"no file or folder {pattern!r} (--{flag})")
     return names
@@ -92,6 +100,10 @@ def _walk(folder: str, flag: str) -> list[str]:
 
 def _check_readable(path: str, flag: str) -> None:
     """Now, and not when the corpora before it have been read for hours."""
+    if is_remote(path):
+        if _is_zip(path):
+            raise UserError(f"{path!r} cannot be unpacked where it is: copy it to this machine or unpack it there (--{flag})")
+        return
     if not os.access(path, os.R_OK):
         reason = "Permission denied" if os.path.exists(path) else "it is a link to nowhere"
         raise UserError(f"cannot read {path!r}: {reason} (--{flag})")
@@ -137,6 +149,8 @@ def _cached_archive(path: str, process: int, size: int, modified: int) -> zipfil
 
 def stored_size(path: str) -> int:
     """Bytes of a file on the disk; of a member of a .zip, unpacked."""
+    if is_remote(path):
+        return remote_size(path)
     archive, member = _split_member(path)
     return _archive(archive).getinfo(member).file_size if member else os.path.getsize(path)
 
@@ -149,7 +163,7 @@ def unpacked_size(path: str) -> int:
     """
     packed = stored_size(path)
     measure = {".gz": _gz_size, ".xz": _xz_size, ".zst": _zst_size}.get(os.path.splitext(path)[1].lower())
-    if measure is None or _split_member(path)[1]:
+    if measure is None or is_remote(path) or _split_member(path)[1]:
         return packed
     with open(path, "rb") as file:
         try:
@@ -299,6 +313,8 @@ _DAMAGED = (
 
 
 def _open(path: str) -> IO[bytes]:
+    if is_remote(path):
+        return open_remote(path)
     archive, member = _split_member(path)
     return _archive(archive).open(member) if member else open(path, "rb")
 

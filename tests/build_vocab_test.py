@@ -68,3 +68,7 @@ def test_vocabulary_of_real_reviews(run_script, shared_data, tmp_path):
     assert outputs[0] == outputs[1]
     rows = outputs[0]["vocab.txt"].decode("utf-8").split("\n")[:-1]
     assert len(rows) == len(set(rows)) == 8000
+
+
+def test_help_lists_the_flags(run_script):
+    assert "--vocab_size: entries of the vocabulary" in run_script("build_vocab.py", "--help", check=False).stdout

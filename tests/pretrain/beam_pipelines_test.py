@@ -85,6 +85,24 @@ def test_documents_of_a_shard_stay_in_corpus_order_and_shards_are_about_as_large
         assert places == sorted(places) and len(places) > 10
 
 
+def test_from_bucket_to_bucket(corpora):
+    """TensorFlow's file system in memory, which the workers of one process share, stands for gs://."""
+    import tensorflow as tf
+
+    for name in ("comments.txt", "test.tsv"):
+        with tf.io.gfile.GFile(f"ram://bucket/raw/{name}", "wb") as file:
+            file.write((corpora / name).read_bytes())
+    sources = {"corpora": "kcbert:ram://bucket/raw/comments.txt", "exclude": "ram://bucket/raw/test.tsv"}
+    beam_pipelines.preprocess(PreprocessConfig(output_dir="ram://bucket/clean", runner="DirectRunner", **sources))
+    assert sorted(tf.io.gfile.listdir("ram://bucket/clean")) == ["corpus", "manifest.json", "report.html", "report.json"]
+    with tf.io.gfile.GFile("ram://bucket/clean/corpus/kcbert-00000-of-00001.txt", "rb") as file:
+        documents = file.read().decode().removesuffix("\n").split("\n\n")
+    assert len(documents) == 398  # of 400 different ones two are test texts
+    config = PreprocessConfig(output_dir="ram://bucket/clean", runner="DirectRunner", **sources)
+    with pytest.raises(UserError, match="already: choose another --output_dir, or give --overwrite"):
+        beam_pipelines.preprocess(config)
+
+
 @pytest.fixture
 def dataset(tmp_path, corpora, monkeypatch):
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
@@ -150,3 +168,11 @@ def test_only_an_earlier_build_is_overwritten(dataset, tmp_path):
         "pretrain_data.tfrecord-00000-of-00002",
         "pretrain_data.tfrecord-00001-of-00002",
     ]
+
+
+def test_an_error_on_a_worker_is_one_sentence():
+    report = "Traceback ...\nmodel.command.DataError: b.txt, line 1: not UTF-8 [while running 'ParDo(_Read)']\n\nmore\n"
+    with pytest.raises(DataError, match="^b.txt, line 1: not UTF-8$"), beam_pipelines._pipeline("DirectRunner", ""):
+        raise RuntimeError(report)
+    with pytest.raises(RuntimeError, match="anything else"), beam_pipelines._pipeline("DirectRunner", ""):
+        raise RuntimeError("anything else")
