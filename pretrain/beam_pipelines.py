@@ -8,10 +8,12 @@ Workers need to see the input and output paths: gs:// or a shared disk, but for 
 one worker's work (some 100 MB/s of plain text), because it decides what is held out.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -42,8 +44,22 @@ except ImportError as error:
 MEGABYTE = 1 << 20
 
 
-def _options(runner: str, beam_args: str) -> PipelineOptions:
-    return PipelineOptions(shlex.split(beam_args), runner=runner, save_main_session=False)
+# What a runner makes of a worker's exception: a report of several pages, with the exception in one of its lines.
+_WORKERS_ERROR = re.compile(r"^model\.command\.(DataError|UserError): (.*?)(?: \[while running .*)?$", re.MULTILINE)
+
+
+@contextlib.contextmanager
+def _pipeline(runner: str, beam_args: str) -> Iterator[beam.Pipeline]:
+    """A pipeline that runs at the end. What was wrong with the user's files is raised as it was on the worker."""
+    options = PipelineOptions(shlex.split(beam_args), runner=runner, save_main_session=False)
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            yield pipeline
+    except RuntimeError as error:
+        found = _WORKERS_ERROR.search(str(error))
+        if not found:
+            raise
+        raise (DataError if found[1] == "DataError" else UserError)(found[2]) from error
 
 
 def _claim(folder: str, parts: Iterable[str], overwrite: bool) -> None:
@@ -200,7 +216,7 @@ def preprocess(config: PreprocessConfig) -> None:
     cleaner = DocumentCleaner(config)
     _claim(config.output_dir, [SHARD_FOLDER], config.overwrite)
     shares = [corpus.share for corpus in corpora]
-    with beam.Pipeline(options=_options(config.runner, config.beam_args)) as pipeline:
+    with _pipeline(config.runner, config.beam_args) as pipeline:
         places = [(index, file) for index, corpus in enumerate(corpora) for file in range(len(corpus.files))]
         read = pipeline | beam.Create(places) | beam.Reshuffle() | beam.ParDo(_Read(config)).with_outputs("read", main="documents")
         # Reshuffled again: one file may hold most of the text.
@@ -351,7 +367,7 @@ def build_dataset(config: DatasetConfig) -> None:
     parameters = dataset_builder.parameters_of(config, files, dataset_builder.make_tokenizer(config))
     _claim(config.output_dir, [""], config.overwrite)
     arguments = (files, config.blanks_separate_docs, config.eval_fraction, config.seed)
-    with beam.Pipeline(options=_options(config.runner, config.beam_args)) as pipeline:
+    with _pipeline(config.runner, config.beam_args) as pipeline:
         units = pipeline | beam.Create([arguments]) | beam.FlatMapTuple(read_units) | beam.Reshuffle()
         made = units | beam.ParDo(_Tokenize(config)).with_outputs("counts", main="tables")
         counted = beam.pvalue.AsList(made.counts)

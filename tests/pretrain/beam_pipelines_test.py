@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from model.command import UserError
+from model.command import DataError, UserError
 from pretrain import corpus_builder, dataset_builder
 from pretrain.dataset_builder import DatasetConfig
 from pretrain.document_cleaner import PreprocessConfig
