@@ -1,6 +1,6 @@
 """FinetuningConfig: every knob of fine-tuning, its presets, and the one rule of precedence between them.
 
-defaults < model size < recipe < debug < what the user asked for. Names and meanings are those of google-research/electra's
+defaults < model size < recipe < task < debug < what the user asked for. Names and meanings are those of google-research/electra's
 configure_finetuning.py; fields it does not have are marked "ours". A configuration never touches the disk.
 """
 
@@ -37,7 +37,15 @@ RECIPE_PRESETS: dict[str, dict[str, Any]] = {
         "predict_batch_size": 64,
         "eval_every_steps": 100,
         "classifier_head": "two_layer",
+        "double_unordered": False,
     },
+}
+
+# (recipe, task) -> what the recipe does otherwise where that task is learned alone.
+TASK_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("google", "korsts"): {"num_train_epochs": 10.0},  # as google-research/electra has it for STS
+    ("google", "klue-sts"): {"num_train_epochs": 10.0},
+    ("dialog", "hate-speech"): {"learning_rate": 7e-5, "warmup_proportion": 0.1},
 }
 
 DEBUG_PRESET: dict[str, Any] = {
@@ -87,6 +95,7 @@ class FinetuningConfig:
     adam_bias_correction: bool = option(False, "correct Adam's moments for their start at zero (ours)")
     clip_norm: float = option(1.0, "global gradient norm to clip to; 0: no clipping (ours)")
     loss_reduction: str = option("mean", "mean or, as in google-research/electra, sum over the batch (ours)", ("mean", "sum"))
+    class_weights: bool = option(False, "classification: train rare labels with as much weight in all as frequent ones (ours)")
     gradient_accumulation_steps: int = option(1, "parts in which a batch is computed, to save memory (ours)")
     classifier_head: str = option(
         "linear",
@@ -132,7 +141,10 @@ class FinetuningConfig:
         """Returns the resolved configuration: presets, then `values`; UserError on anything unknown, mistyped or impossible."""
         user = hparams.check(cls, values)
         size = user.get("model_size", "small")
-        presets = {"embedding_size": EMBEDDING_SIZES[size], **SIZE_PRESETS[size], **RECIPE_PRESETS[user.get("recipe", "google")]}
+        recipe = user.get("recipe", "google")
+        presets = {"embedding_size": EMBEDDING_SIZES[size], **SIZE_PRESETS[size], **RECIPE_PRESETS[recipe]}
+        if len(tasks := user.get("task_names", [])) == 1:
+            presets |= TASK_PRESETS.get((recipe, str(tasks[0])), {})
         if user.get("debug"):
             presets |= DEBUG_PRESET
             user["model_hparam_overrides"] = {**DEBUG_MODEL, **user.get("model_hparam_overrides", {})}

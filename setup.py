@@ -18,6 +18,7 @@ REQUIRED = [
     "sentencepiece>=0.2,<0.3",
     "scikit-learn>=1.4,<2",
     "scipy>=1.11,<2",
+    "seqeval>=1.2.2,<2",
     "tensorboard>=2.18,<2.22",
     "tqdm>=4.60,<5",
     "matplotlib>=3.8,<4",

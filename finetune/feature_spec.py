@@ -20,9 +20,11 @@ class FeatureSpec(NamedTuple):
     dtype: Any = np.int32
 
 
-# Every example has these, whatever its task. The mask of real pieces follows from the length and is not stored.
+# Every example has these, whatever its task; num_cut is how many pieces of it did not fit max_seq_length. The mask of real
+# pieces follows from the length and is not stored.
 COMMON_SPECS = (
     FeatureSpec("input_ids", per_token=True),
     FeatureSpec("segment_ids", per_token=True),
     FeatureSpec("task_id"),
+    FeatureSpec("num_cut"),
 )

@@ -58,23 +58,29 @@ class FinetuningModel(tf.Module):
         return self.encoder(features["input_ids"], features["input_mask"], features["segment_ids"], random)
 
     def denominators(self, features: Features) -> Sums:
-        return {"examples": tf.reduce_sum(_weights(features))}
+        return {"answers": tf.reduce_sum(self._answers(features))}
+
+    def _answers(self, features: Features) -> tf.Tensor:
+        """How many answers count in each row: one for an example, for a sentence to be tagged one for each word. float32 [B]."""
+        counts = tf.zeros_like(_weights(features))
+        for index, head in enumerate(self.heads):
+            counts += head.count(features) * _belongs_to(features, index)
+        return counts * _weights(features)
 
     def loss(self, features: Features, denominators: Sums, step: tf.Tensor, mode: ModeKeys) -> tuple[tf.Tensor, Sums]:
-        """Mean loss of the global batch's examples; as in google-research/electra their sum, with loss_reduction="sum"."""
+        """Mean loss of the global batch's answers; as in google-research/electra their sum, with loss_reduction="sum"."""
         random = RandomState(self._seed, step, features["position"][0]) if mode == ModeKeys.TRAIN else None
         output = self._encode(features, random)
         losses = tf.zeros_like(_weights(features))
         for index, head in enumerate(self.heads):
-            is_mine = tf.cast(tf.equal(features["task_id"], index), tf.float32)
-            losses += head(output, features, random)[0] * is_mine
+            losses += head(output, features, random)[0] * _belongs_to(features, index)
         total = tf.reduce_sum(losses * _weights(features))
-        sums = {"loss": total, "examples": tf.reduce_sum(_weights(features))}
-        return (total if self._reduction == "sum" else total / denominators["examples"]), sums
+        sums = {"loss": total, "answers": tf.reduce_sum(self._answers(features))}
+        return (total if self._reduction == "sum" else total / denominators["answers"]), sums
 
     def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The mean loss of an example, whatever the reduction."""
-        return {"loss": float(sums["loss"] / sums["examples"])}
+        """The mean loss of an answer, whatever the reduction."""
+        return {"loss": float(sums["loss"] / sums["answers"])}
 
     def predict(self, features: Features) -> dict[str, tf.Tensor]:
         """ "task_id" and every output of every task's layers as "TASK/OUTPUT", each [B, ...]."""
@@ -89,3 +95,8 @@ class FinetuningModel(tf.Module):
 def _weights(features: Features) -> tf.Tensor:
     """1 for every example and 0 for rows that only fill up a batch, float32 [B]."""
     return features["is_real"] if "is_real" in features else tf.ones_like(features["task_id"], tf.float32)
+
+
+def _belongs_to(features: Features, task_index: int) -> tf.Tensor:
+    """1 for the rows of one task, float32 [B]."""
+    return tf.cast(tf.equal(features["task_id"], task_index), tf.float32)

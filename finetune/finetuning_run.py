@@ -74,14 +74,17 @@ class FinetuningRun:
         if self._config.do_train:
             runner.train()
         best, begin = runner.load_best(), time.monotonic()
-        scores, rows = {}, {}
+        scores, rows, cut, reports = {}, {}, {}, {}
         for task in self._tasks:
-            scores[task.name] = {"dev": best["dev"][task.name], **self._score_tests(runner, task, seed)}
+            tests = self._score_tests(runner, task, seed)
+            scores[task.name] = {"dev": best["dev"][task.name], **{split: found for split, (found, _) in tests.items()}}
+            reports[task.name] = {split: report for split, (_, report) in tests.items() if report}
             rows[task.name] = {split: self._preprocessor.num_examples(task, split) for split in ("train", *scores[task.name])}
+            cut[task.name] = {split: self._preprocessor.count_cut(task, split) for split in rows[task.name]}
         runner.remove_training_checkpoints()
         seconds = sum(entry["seconds"] for entry in runner.history) + time.monotonic() - begin
         steps = {"selected_step": best["step"], "num_train_steps": runner.train_steps}
-        return {"seed": seed, **steps, "seconds": seconds, "rows": rows, "scores": scores}
+        return {"seed": seed, **steps, "seconds": seconds, "rows": rows, "cut": cut, "scores": scores, "reports": reports}
 
     def _check_data(self) -> None:
         """Reads every split that will be needed: a bad row shall not come to light after hours of training."""
@@ -89,14 +92,14 @@ class FinetuningRun:
             for split in ("train", "dev", *(task.get_test_splits() if self._config.do_eval else ())):
                 self._preprocessor.num_examples(task, split)
 
-    def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, Any]:
-        """Test split -> metric -> value with the selected weights; writes the predictions that were asked for."""
+    def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, tuple[dict[str, float], dict[str, Any] | None]]:
+        """Test split -> (metric -> value, report by label) with the selected weights; writes the predictions that were asked for."""
         if not self._config.do_eval:
             return {}
         scores = {}
         for split in task.get_test_splits():
             outputs = list(runner.predict(task, split))
-            scores[split] = runner.score(task, split, outputs)
+            scores[split] = runner.score(task, split, outputs), task.get_report(outputs)
             if (task.name, split) in self._outputs(seed):
                 tf.io.gfile.makedirs(self._results_dir)
                 task.write_predictions(self._outputs(seed)[task.name, split], outputs)
@@ -129,7 +132,7 @@ def describe(config: FinetuningConfig, tasks: list[Task], start: StartingPoint) 
     }
     config_hash = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     origin = {"model": config.model_name, "recipe": config.recipe, "start": start.prefix or "random weights"}
-    return {"config_hash": config_hash, **origin, **decisive}
+    return {"config_hash": config_hash, **origin, "files": {task.name: task.describe_files() for task in tasks}, **decisive}
 
 
 def _weights_hash(prefix: str | None) -> str | None:

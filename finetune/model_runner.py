@@ -176,7 +176,7 @@ class ModelRunner:
         """The outputs of the task's prediction module for each example of `split`."""
         input_fn, _ = self._preprocessor.prepare_predict([task], split)
         for outputs in self._estimator.predict(input_fn):
-            yield {name.removeprefix(f"{task.name}/"): value for name, value in outputs.items()}
+            yield task.complete(split, {name.removeprefix(f"{task.name}/"): value for name, value in outputs.items()})
 
     def remove_training_checkpoints(self) -> None:
         """Leaves the selected weights alone: a finished trial is never gone on with."""

@@ -128,6 +128,11 @@ class Preprocessor:
     def num_examples(self, task: Task, split: str) -> int:
         return len(self._table(task, split))
 
+    def count_cut(self, task: Task, split: str) -> dict[str, int]:
+        """How many examples were cut to max_seq_length, and how many pieces that cost."""
+        cut = self._table(task, split).columns["num_cut"]
+        return {"examples": int(np.count_nonzero(cut)), "pieces": int(cut.sum())}
+
     def _input_fn(self, table: FeatureTable, batches: Mapping[str, np.ndarray]) -> InputFn:
         """An input function over `batches`: "rows" int64 [batches, B], and what else each batch holds."""
         per_token = {spec.name: spec.default for spec in self._specs if spec.per_token}
@@ -186,7 +191,7 @@ class Preprocessor:
         """A hash of everything that features depend on."""
         config = self._config
         parts = {
-            "version": 1,
+            "version": 2,
             "task": task.signature(split),
             "tokenizer": self._tokenizer.provenance(),
             "split": [split, config.dev_fraction, config.dev_seed],
@@ -204,8 +209,9 @@ class Preprocessor:
                 pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
                 logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
             rows += made
-        full = sum(len(row["input_ids"]) == self._config.max_seq_length for row in rows)
-        logging.info("%s %s: %d examples, %d of them fill max_seq_length or were cut to it", task.name, split, len(rows), full)
+        cut = [row["num_cut"] for row in rows if row["num_cut"]]
+        length = self._config.max_seq_length
+        logging.info("%s %s: %d examples, %d of them cut to %d, %d pieces lost", task.name, split, len(rows), len(cut), length, sum(cut))
         own_specs = [spec for spec in COMMON_SPECS if spec.name != "task_id"]
         return build_table(rows, [*own_specs, *task.get_feature_specs()])
 

@@ -1,10 +1,12 @@
 """Scores of finished trials: kept as JSON, one file per configuration, and shown as a table."""
 
+import itertools
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from model.command import DataError, read_json, write_atomically, write_json
@@ -13,8 +15,8 @@ from model.command import DataError, read_json, write_atomically, write_json
 class Results:
     """The finished trials of one configuration, in FOLDER/results.json and, to be read, results.txt.
 
-    A trial is a dict: seed, selected_step, num_train_steps, seconds, rows: task -> split -> number of examples, and scores:
-    task -> split -> metric -> value.
+    A trial is a dict: seed, selected_step, num_train_steps, seconds, and by task and split: rows (number of examples), cut (how many
+    examples were cut and how many pieces that cost), scores (metric -> value) and reports (see Task.get_report).
     """
 
     def __init__(self, folder: str, description: Mapping[str, Any]):
@@ -41,18 +43,59 @@ class Results:
         write_atomically(self._text, self.table() + "\n")
 
     def table(self) -> str:
-        """Mean and spread of every metric, and the conditions under which they hold."""
+        """Mean and spread of every metric, the conditions under which they hold, and the scores label by label."""
         lines = [f"{name}: {self._description[name]}" for name in ("model", "recipe", "start", "config_hash")]
-        lines += [f"seeds: {', '.join(str(trial['seed']) for trial in self.trials)}", ""]
-        rows = [("task", "split", "metric", "mean", "std", "trials", "rows", "time/trial")]
+        files = self._description["files"]
+        lines += [f"files of {task}: {', '.join(itertools.starmap(_file, splits.items()))}" for task, splits in files.items()]
+        lines += [f"seeds: {', '.join(str(trial['seed']) for trial in self.trials)}", *self._cut_lines(), ""]
+        rows: list[tuple[str, ...]] = [("task", "split", "metric", "mean", "std", "trials", "rows", "time/trial", "stand-in for")]
         seconds = statistics.fmean(trial["seconds"] for trial in self.trials)
         for task, splits in summarize(self.trials).items():
+            standin_for = ", ".join(found["standin_for"] for found in files[task].values() if found["standin_for"])
             for split, metrics in splits.items():
                 for metric, summary in metrics.items():
                     count = f"{next(trial['rows'][task][split] for trial in self.trials if split in trial['rows'][task]):,}"
                     numbers = (f"{summary['mean']:.2f}", _number(summary["std"]), str(summary["trials"]), count)
-                    rows.append((task, split, metric, *numbers, _duration(seconds)))
-        return "\n".join([*lines, *_align(rows)])
+                    rows.append((task, split, metric, *numbers, _duration(seconds), standin_for))
+        if not any(row[-1] for row in rows[1:]):
+            rows = [row[:-1] for row in rows]
+        return "\n".join([*lines, *_align(rows, (0, 1, 2, 8)), *self._report_lines()])
+
+    def _cut_lines(self) -> list[str]:
+        """What did not fit max_seq_length; the same in all trials, and 0 is not worth a line."""
+        length = self._description["config"]["max_seq_length"]
+        return [
+            f"cut to {length} pieces: {cut['examples']:,} examples of {task} {split}, {cut['pieces']:,} pieces lost"
+            for task, splits in self.trials[0]["cut"].items()
+            for split, cut in splits.items()
+            if cut["examples"]
+        ]
+
+    def _report_lines(self) -> list[str]:
+        """Means over the trials of each label's scores, and the sum of their confusion matrices."""
+        found_by_split: dict[str, list[dict[str, Any]]] = {}
+        for trial in self.trials:
+            for task, splits in trial["reports"].items():
+                for split, report in splits.items():
+                    found_by_split.setdefault(f"{task} {split}", []).append(report)
+        lines = []
+        for name, reports in found_by_split.items():
+            rows: list[tuple[str, ...]] = [(name, "precision", "recall", "f1", "rows")]
+            for label, found in reports[0]["labels"].items():
+                means = (statistics.fmean(report["labels"][label][metric] for report in reports) for metric in rows[0][1:4])
+                rows.append((label, *(f"{mean:.2f}" for mean in means), f"{found['rows']:,}"))
+            lines += ["", *_align(rows, (0,))]
+            if "confusion" in reports[0]:
+                sums = np.sum([report["confusion"] for report in reports], axis=0)
+                header = ("is \\ taken for", *reports[0]["labels"])
+                lines += ["", *_align([header, *((label, *map(str, row)) for label, row in zip(header[1:], sums, strict=True))], (0,))]
+        return lines
+
+
+def _file(split: str, found: Mapping[str, Any]) -> str:
+    share = f"{100 * found['share_of_train']:g} % of " if "share_of_train" in found else ""
+    standin = f" (stand-in for {found['standin_for']})" if found["standin_for"] else ""
+    return f"{split} {share}{found['file']}{standin}"
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -80,8 +123,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width: names to the left, numbers to the right."""
+def _align(rows: Sequence[Sequence[str]], names: Sequence[int]) -> list[str]:
+    """Columns of equal width: those whose numbers are in `names` to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    pad = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
+    pad = [str.ljust if column in names else str.rjust for column in range(len(widths))]
     return ["  ".join(fill(cell, width) for fill, cell, width in zip(pad, row, widths, strict=True)).rstrip() for row in rows]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
+from absl import logging
 
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import FeatureSpec
@@ -16,6 +17,7 @@ from model.command import UserError
 from model.estimator import Features
 from model.modeling import BertConfig, BertOutput
 from model.random import RandomState
+from model.tokenization import Piece
 
 
 class Encoder(Protocol):
@@ -23,8 +25,13 @@ class Encoder(Protocol):
 
     cls_id: int
     sep_id: int
+    unk_id: int
 
     def encode(self, text: str) -> list[int]: ...
+
+    def tokenize_with_offsets(self, text: str) -> list[Piece]: ...
+
+    def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +56,10 @@ class PredictionModule(Protocol):
         """Returns (loss of each example [B] float32, outputs for the scorer, each [B, ...]); `random` is None without dropout."""
         ...
 
+    def count(self, features: Features) -> tf.Tensor:
+        """How many answers each example asks for, float32 [B]: the loss of an example is the sum over them."""
+        ...
+
 
 class Task(abc.ABC):
     """A task on files of examples.
@@ -56,21 +67,32 @@ class Task(abc.ABC):
     Class attributes:
       name: the task's name, which is also the name of its folder in raw_data_dir.
       files: split -> file name. Without "dev" a share of train, chosen by the text, is held out as dev.
+      standins: split -> name of a file of another origin that is read where the official one is absent.
     """
 
     name: str
     files: Mapping[str, str]
+    standins: Mapping[str, str] = {}
 
     def __init__(self, config: FinetuningConfig):
         self.config = config
 
     def path(self, split: str) -> str:
-        """The file that holds `split`; UserError if it does not exist."""
-        file_split = split if split in self.files else "train"
-        path = os.path.join(self.config.raw_data_dir, self.name, self.files[file_split])
-        if not os.path.exists(path):
-            raise UserError(f"no file {path!r}: raw_data_dir must hold one folder per task (--raw_data_dir)")
-        return path
+        """The file that holds `split`: the official one, else its stand-in; UserError if there is neither."""
+        folder, split = os.path.join(self.config.raw_data_dir, self.name), self._file_split(split)
+        names = [files[split] for files in (self.files, self.standins) if split in files]
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.exists(path):
+                return path
+        raise UserError(f"no file {os.path.join(folder, names[0])!r}: raw_data_dir must hold one folder per task (--raw_data_dir)")
+
+    def _file_split(self, split: str) -> str:
+        return split if split in self.files else "train"
+
+    def standin_for(self, split: str) -> str | None:
+        """The name of the official file, where `split` is read from another one."""
+        official = self.files[self._file_split(split)]
+        return None if os.path.basename(self.path(split)) == official else official
 
     def signature(self, split: str) -> dict[str, Any]:
         """What a result depends on beside the configuration: the contents of the split's file, and how the task reads it."""
@@ -78,12 +100,23 @@ class Task(abc.ABC):
             digest = hashlib.sha256(file.read()).hexdigest()
         return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest}
 
+    def describe_files(self) -> dict[str, dict[str, Any]]:
+        """split -> file, standin_for (the official file's name or null), and for a dev cut out of train its share."""
+        files: dict[str, dict[str, Any]] = {}
+        for split in ("train", "dev", *self.get_test_splits()):
+            files[split] = {"file": os.path.basename(self.path(split)), "standin_for": self.standin_for(split)}
+        if "dev" not in self.files:
+            files["dev"]["share_of_train"] = self.config.dev_fraction
+        return files
+
     def get_examples(self, split: str) -> Sequence[Example]:
         """The examples of "train", "dev" or "test" in the order of the file.
 
         Raises:
           UserError: a missing, empty or malformed file.
         """
+        if self.standin_for(split):
+            logging.warning("%s %s: %s stands in for %s", self.name, split, self.path(split), self.standin_for(split))
         examples = self.read_examples(self.path(split))
         if "dev" not in self.files and split in ("train", "dev"):
             examples = [example for example in examples if self._is_held_out(example) == (split == "dev")]
@@ -120,6 +153,14 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def get_scorer(self) -> Scorer:
         """A new, empty scorer."""
+
+    def complete(self, split: str, output: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs for one example of `split` with what scoring needs and the network never saw: here nothing."""
+        return dict(output)
+
+    def get_report(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Scores label by label for all examples of a split, as finetune.results shows them; None where there are no labels."""
+        return None
 
     @abc.abstractmethod
     def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:

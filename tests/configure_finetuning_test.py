@@ -41,6 +41,15 @@ def test_presets_are_the_published_ones(recipe, size):
     assert config.embedding_size == (128 if size == "small" else None)
 
 
+def test_a_recipe_has_numbers_of_its_own_for_a_task_learned_alone():
+    assert create(task_names=["korsts"]).num_train_epochs == 10.0 and create(task_names=["korsts", "nsmc"]).num_train_epochs == 3.0
+    hate = create(recipe="dialog", task_names=["hate-speech"])
+    assert (hate.learning_rate, hate.warmup_proportion) == (7e-5, 0.1)
+    assert create(recipe="dialog", task_names=["hate-speech"], learning_rate=1e-4).learning_rate == 1e-4
+    assert create(recipe="google", task_names=["hate-speech"]).learning_rate == 1e-4
+    assert create(task_names=["question-pair"]).double_unordered and not create(recipe="dialog").double_unordered
+
+
 def test_the_user_overrides_debug_which_overrides_the_recipe():
     assert create(recipe="dialog", debug=True).num_train_epochs == 3.0
     assert create(recipe="dialog", debug=True).learning_rate == 5e-5

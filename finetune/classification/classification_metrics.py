@@ -1,10 +1,11 @@
-"""Scorers of tasks that have one answer per example."""
+"""Scorers of tasks that have one answer per example, and their report label by label."""
 
 import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from sklearn import metrics
 
 from finetune.scorer import Scorer
@@ -60,3 +61,47 @@ class F1Scorer(SentenceLevelScorer):
         accuracy = metrics.accuracy_score(self._labels, self._predictions)
         scores = (("precision", precision), ("recall", recall), ("f1", f1), ("accuracy", accuracy))
         return [(name, 100.0 * float(value)) for name, value in scores]
+
+
+class RegressionScorer(Scorer):
+    """Rank and linear correlation of predictions and targets in percent, and the mean squared error in units of the scores.
+
+    Predictions that are all the same go with nothing: their correlation is 0.
+    """
+
+    def __init__(self, main_metric: str = "spearman"):
+        self.main_metric = main_metric
+        self._targets: list[float] = []
+        self._predictions: list[float] = []
+        self._losses: list[float] = []
+
+    def update(self, results: Mapping[str, Any]) -> None:
+        """`results`: targets and predictions (one number each) and loss."""
+        for kept, name in ((self._targets, "targets"), (self._predictions, "predictions"), (self._losses, "loss")):
+            kept.append(float(results[name]))
+
+    def get_loss(self) -> float:
+        return float(np.mean(self._losses))
+
+    def _get_results(self) -> list[tuple[str, float]]:
+        varies = min(np.ptp(self._targets), np.ptp(self._predictions)) > 0
+        correlations = [
+            (name, 100.0 * float(function(self._targets, self._predictions).statistic) if varies else 0.0)
+            for name, function in (("spearman", stats.spearmanr), ("pearson", stats.pearsonr))
+        ]
+        return [*correlations, ("mse", float(np.mean(np.square(np.subtract(self._targets, self._predictions)))))]
+
+
+def classification_report(labels: Sequence[str], right: Sequence[int], predicted: Sequence[int]) -> dict[str, Any]:
+    """Precision, recall, F1 and rows of each label, and the confusion matrix: one row per right label, one column per predicted.
+
+    ("a", "b"), [0, 0, 1], [0, 1, 1] -> {"labels": {"a": {"precision": 100.0, "recall": 50.0, "f1": 66.7, "rows": 2}, "b": ...},
+                                         "confusion": [[1, 1], [0, 1]]}
+    """
+    classes = range(len(labels))
+    columns = metrics.precision_recall_fscore_support(right, predicted, labels=classes, zero_division=0)
+    lines = {
+        label: {"precision": 100.0 * float(p), "recall": 100.0 * float(r), "f1": 100.0 * float(f), "rows": int(rows)}
+        for label, p, r, f, rows in zip(labels, *columns, strict=True)
+    }
+    return {"labels": lines, "confusion": metrics.confusion_matrix(right, predicted, labels=classes).tolist()}

@@ -71,7 +71,14 @@ def test_a_bad_row_of_the_test_split_is_found_before_training(make_config, home)
 def test_only_the_last_trials_weights_are_kept_if_so_asked(make_config, home, monkeypatch, keep, left):
     def pretend(self, seed):
         (home / "models" / "tiny" / "finetuning_models" / self._trial_dir(seed)).mkdir(parents=True)
-        return {"seed": seed, "seconds": 1.0, "rows": {"nsmc": {"dev": 9}}, "scores": {"nsmc": {"dev": {"accuracy": 50.0}}}}
+        return {
+            "seed": seed,
+            "seconds": 1.0,
+            "rows": {"nsmc": {"dev": 9}},
+            "cut": {},
+            "reports": {},
+            "scores": {"nsmc": {"dev": {"accuracy": 50.0}}},
+        }
 
     monkeypatch.setattr(FinetuningRun, "_run_trial", pretend)
     FinetuningRun(make_config(num_trials=2, keep_all_models=keep)).run()

@@ -5,13 +5,32 @@ import pytest
 from finetune.results import Results, summarize
 from model.command import DataError
 
-DESCRIPTION = {"config_hash": "abc", "model": "tiny", "recipe": "google", "start": "random weights"}
+FILES = {
+    "train": {"file": "ratings_train.txt", "standin_for": None},
+    "dev": {"file": "ratings_train.txt", "standin_for": None, "share_of_train": 0.05},
+}
+DESCRIPTION = {
+    "config_hash": "abc",
+    "model": "tiny",
+    "recipe": "google",
+    "start": "random weights",
+    "files": {"nsmc": FILES | {"test": {"file": "ratings_test.txt", "standin_for": None}}},
+    "config": {"max_seq_length": 128},
+}
 
 
-def trial(seed, accuracy, seconds=70.0, **splits):
+def trial(seed, accuracy, seconds=70.0, cut=0, reports=()):
     scores = {"dev": {"accuracy": accuracy + 1}, "test": {"accuracy": accuracy}}
-    rows = {"nsmc": {"dev": 30, "test": 50000}}
-    return {"seed": seed, "selected_step": 4, "num_train_steps": 4, "seconds": seconds, "rows": rows, "scores": {"nsmc": scores}}
+    return {
+        "seed": seed,
+        "selected_step": 4,
+        "num_train_steps": 4,
+        "seconds": seconds,
+        "rows": {"nsmc": {"dev": 30, "test": 50000}},
+        "cut": {"nsmc": {"dev": {"examples": 0, "pieces": 0}, "test": {"examples": cut, "pieces": 3 * cut}}},
+        "scores": {"nsmc": scores},
+        "reports": {"nsmc": dict(reports)},
+    }
 
 
 def test_mean_and_spread_by_hand():
@@ -34,19 +53,52 @@ def test_trials_are_kept_by_seed_and_read_back(tmp_path):
 
 def test_the_table_says_what_was_scored_how_often_and_on_how_many_rows(tmp_path):
     results = Results(str(tmp_path), DESCRIPTION)
-    results.add(trial(42, 90.0, seconds=60.0))
-    results.add(trial(43, 88.0, seconds=70.0))
+    results.add(trial(42, 90.0, seconds=60.0, cut=1200))
+    results.add(trial(43, 88.0, seconds=70.0, cut=1200))
     assert (tmp_path / "results.txt").read_text() == results.table() + "\n"
     assert results.table().splitlines() == [
         "model: tiny",
         "recipe: google",
         "start: random weights",
         "config_hash: abc",
+        "files of nsmc: train ratings_train.txt, dev 5 % of ratings_train.txt, test ratings_test.txt",
         "seeds: 42, 43",
+        "cut to 128 pieces: 1,200 examples of nsmc test, 3,600 pieces lost",
         "",
         "task  split  metric     mean   std  trials    rows  time/trial",
         "nsmc  dev    accuracy  90.00  1.41       2      30  1 min 05 s",
         "nsmc  test   accuracy  89.00  1.41       2  50,000  1 min 05 s",
+    ]
+
+
+def test_the_table_says_where_a_standin_was_read(tmp_path):
+    files = {"nsmc": FILES | {"test": {"file": "other.txt", "standin_for": "ratings_test.txt"}}}
+    results = Results(str(tmp_path), DESCRIPTION | {"files": files})
+    results.add(trial(42, 90.0, seconds=60.0))
+    lines = results.table().splitlines()
+    assert "test other.txt (stand-in for ratings_test.txt)" in lines[4]
+    assert lines[-1] == "nsmc  test   accuracy  90.00    -       1  50,000  1 min 00 s  ratings_test.txt"
+    assert json.loads((tmp_path / "results.json").read_text())["files"] == files
+
+
+def report(f1, confusion):
+    labels = {name: {"precision": 50.0, "recall": 60.0, "f1": f1, "rows": 3} for name in ("none", "offensive")}
+    return {"test": {"labels": labels, "confusion": confusion}}
+
+
+def test_the_table_shows_each_label_and_what_it_was_taken_for(tmp_path):
+    results = Results(str(tmp_path), DESCRIPTION)
+    results.add(trial(42, 90.0, reports=report(10.0, [[1, 2], [0, 3]])))
+    results.add(trial(43, 88.0, reports=report(20.0, [[3, 0], [1, 2]])))
+    assert results.table().splitlines()[-8:] == [
+        "",
+        "nsmc test  precision  recall     f1  rows",
+        "none           50.00   60.00  15.00     3",
+        "offensive      50.00   60.00  15.00     3",
+        "",
+        "is \\ taken for  none  offensive",
+        "none               4          2",
+        "offensive          1          5",
     ]
 
 

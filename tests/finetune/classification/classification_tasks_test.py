@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from configure_finetuning import FinetuningConfig
-from finetune.classification.classification_tasks import NSMC, ClassificationModule, ClassificationTask, LabeledExample, encode_pair
+from finetune.classification.classification_modules import ClassificationModule
+from finetune.classification.classification_tasks import NSMC, ClassificationTask, LabeledExample, encode_pair
 from model.command import DataError, UserError
 from model.modeling import BertConfig, BertOutput
 
@@ -114,12 +115,12 @@ def test_a_dev_file_is_used_where_there_is_one(tmp_path):
 def test_features_of_one_text(tmp_path):
     task = make_task(tmp_path, max_seq_length=6)
     assert task.featurize(LabeledExample(9, "11 12", label="1"), WordTokenizer(), True) == [
-        {"input_ids": [2, 11, 12, 3], "segment_ids": [0, 0, 0, 0], "nsmc_eid": 9, "nsmc_label_ids": 1}
+        {"input_ids": [2, 11, 12, 3], "segment_ids": [0, 0, 0, 0], "num_cut": 0, "nsmc_eid": 9, "nsmc_label_ids": 1}
     ]
     (empty,) = task.featurize(LabeledExample(9, "", label="0"), WordTokenizer(), False)
-    assert empty["input_ids"] == [2, 3]
+    assert empty["input_ids"] == [2, 3] and empty["num_cut"] == 0
     (long,) = task.featurize(LabeledExample(9, "5 6 7 8 9", label="0"), WordTokenizer(), False)
-    assert long["input_ids"] == [2, 5, 6, 7, 8, 3]
+    assert long["input_ids"] == [2, 5, 6, 7, 8, 3] and long["num_cut"] == 1
 
 
 def test_symmetric_pairs_are_trained_on_in_both_orders(tmp_path):
@@ -145,6 +146,7 @@ def test_pairs_are_cut_as_by_dropping_the_longer_ones_last_piece():
                 features = encode_pair(a, b, WordTokenizer(), length)
                 kept_a, kept_b = truncate_one_by_one(a, b, length - 3)
                 assert features["input_ids"] == [2, *kept_a, 3, *kept_b, 3]
+                assert features["num_cut"] == length_a + length_b - len(kept_a) - len(kept_b)
                 assert features["segment_ids"] == [0] * (len(kept_a) + 2) + [1] * (len(kept_b) + 1)
 
 
