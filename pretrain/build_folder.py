@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,11 @@ class BuildFolder:
         names = "|".join(map(re.escape, ("lock", "fates", *others)))
         self._ours = re.compile(rf"(parameters|units|manifest)\.json|{names}|keys-\d+|unit-\d+-[0-9a-f]+\.npz|{shard}(\.json)?")
 
-    def claim(self, parameters: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    def claim(self, parameters: dict[str, Any], overwrite: bool, inputs: Collection[str] = ()) -> dict[str, Any] | None:
         """Makes the folder ready for a build with `parameters`; returns the manifest when that build is finished already.
 
+        inputs: parameters that say what is read. They may change until the build is finished, for a broken file to be mended: units
+        are named after their text, so that those of unchanged text stay.
         With `overwrite`, an earlier build is removed, its own files only. Raises UserError, with nothing changed, for a folder
         that holds anything else or a build with other parameters.
         """
@@ -70,14 +72,17 @@ class BuildFolder:
         finished = isinstance(manifest, dict) and "format_version" in manifest and bool(shards_of(manifest))
         started = self._read(self._file("parameters.json"))
         if overwrite:
-            self._remove(manifest if finished else None)
+            self._remove(manifest if finished else None, others=finished or started is not None)
         elif finished:
             self._require_equal(manifest, parameters, "a finished build")
             self._require_complete(manifest)
             self._remove_work()
             return manifest
         elif started is not None:
-            self._require_equal(started, parameters, "an unfinished build")
+            self._require_equal(started, {key: value for key, value in parameters.items() if key not in inputs}, "an unfinished build")
+            if any(started.get(key) != parameters[key] for key in inputs):
+                self._remove_shards([])
+                _unlink(self._file("units.json"))
         elif not self._is_free():
             raise UserError(f"{self.path} is in use and holds no build of this tool: choose another --output_dir, or give --overwrite")
         try:
@@ -132,20 +137,25 @@ class BuildFolder:
             if not os.path.exists(path) or os.path.getsize(path) != shard["bytes"]:
                 raise UserError(f"{path} is missing or not {shard['bytes']} bytes long: give --overwrite to build anew")
 
-    def _remove(self, manifest: Mapping[str, Any] | None) -> None:
+    def _remove(self, manifest: Mapping[str, Any] | None, others: bool) -> None:
         """Removes a build, in such an order that a kill in between leaves the rest recognisable as ours."""
-        if os.path.isdir(self._work):
-            with self.locked():
-                pass
-        moved = [name.removesuffix(".json") for name in self._work_files() if name.endswith(".json")]
-        listed = [shard["file"] for shard in shards_of(manifest)] if manifest else []
-        for name in filter(self._shard.fullmatch, moved + listed):
-            _unlink(self.shard_path(name))
-        for name in self._others:
+        self._remove_shards([shard["file"] for shard in shards_of(manifest)] if manifest else [])
+        for name in self._others if others else ():
             _unlink(os.path.join(self.path, name))
         self._remove_work()
         if manifest:
             _unlink(os.path.join(self.path, MANIFEST))
+
+    def _remove_shards(self, listed: Sequence[str]) -> None:
+        """Removes the shards `listed` and those that an unfinished build has written."""
+        if os.path.isdir(self._work):
+            with self.locked():
+                pass
+        entries = [name for name in self._work_files() if name.endswith(".json")]
+        moved = [name.removesuffix(".json") for name in entries]
+        for name in filter(self._shard.fullmatch, moved + list(listed)):
+            _unlink(self.shard_path(name))
+            _unlink(self._file(f"{name}.json"))
 
     def _work_files(self) -> list[str]:
         return sorted(filter(self._is_ours, os.listdir(self._work))) if os.path.isdir(self._work) else []

@@ -47,10 +47,13 @@ class CleaningConfig:
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]{1,31};|(?:lt|gt|quot|amp|nbsp)(?![A-Za-z0-9=]))")
 
 
+_AMPERSANDS = re.compile("&(?:amp;)+")  # what was escaped many times over, in one go
+
+
 def unescape_html(text: str) -> str:
     """Decodes "&lt;영화&gt; R&amp;amp;D" -> "<영화> R&D"; "&copy=1", as it stands in addresses, is left alone."""
     while "&" in text:
-        unescaped = _ENTITY.sub(_unescaped, text)
+        unescaped = _ENTITY.sub(_unescaped, _AMPERSANDS.sub("&", text))
         if unescaped == text:
             break
         text = unescaped

@@ -93,6 +93,8 @@ def read_units(corpora: Sequence[Corpus], invalid_utf8: str, counts: Sequence[Re
             file, found = corpus.read(path, invalid_utf8)
             seen = 0
             for texts in found:
+                if isinstance(texts, str):  # its characters would pass for texts
+                    raise UserError(f"corpus reader {corpus.reader.name!r} gave a string, must give lists of strings (--reader_module)")
                 documents.append(texts)
                 size += counts[index].add(texts)
                 if size >= UNIT_BYTES:
@@ -184,7 +186,7 @@ def build(config: PreprocessConfig) -> dict[str, Any]:
         signature("")  # a missing package is reported here, not by a worker
     folder = BuildFolder(config.output_dir, SHARD, SHARD_FOLDER, REPORTS)
     parameters = parameters_of(config, corpora)
-    manifest = folder.claim(parameters, config.overwrite)
+    manifest = folder.claim(parameters, config.overwrite, inputs=("corpora", "invalid_utf8"))
     if manifest is not None:
         logging.info("%s holds this corpus already: nothing to do", config.output_dir)
         return manifest

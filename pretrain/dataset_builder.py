@@ -262,7 +262,7 @@ def build(config: DatasetConfig) -> dict[str, Any]:
     tokenizer = make_tokenizer(config)
     parameters = parameters_of(config, files, tokenizer)
     folder = BuildFolder(config.output_dir, SHARD)
-    manifest = folder.claim(parameters, config.overwrite)
+    manifest = folder.claim(parameters, config.overwrite, inputs=("corpus",))
     if manifest is not None:
         logging.info("%s holds this data set already: nothing to do", config.output_dir)
         return manifest

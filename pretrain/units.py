@@ -101,8 +101,8 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Names the unit's file after its place and its text, so that text edited between two runs is noticed."""
-        text = "\n".join(line for _, lines in self.parts for line in lines)
+        """Names the unit's file after its place, its text and what of it is held out, so that an edit between two runs is noticed."""
+        text = "\n".join(line for held_out, lines in self.parts for line in (str(held_out), *lines))
         return f"unit-{self.number:07d}-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}"
 
 

@@ -139,7 +139,7 @@ def test_every_rule_can_be_skipped_by_its_name():
 def test_every_rule_is_documented_in_its_order():
     guide = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "preprocessing.md").read_text(encoding="utf-8")
     rows = [line.split("`")[1] for line in guide.splitlines() if line.startswith("| `")]
-    assert [name for name in rows if name in {rule.name for rule in RULES}] == [rule.name for rule in RULES]
+    assert [name for name in dict.fromkeys(rows) if name in {rule.name for rule in RULES}] == [rule.name for rule in RULES]
 
 
 def test_options_keep_what_rules_would_change():

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from model.command import DataError, UserError
-from pretrain import build_folder, corpus_builder, corpus_report_page, document_cleaner
+from pretrain import build_folder, corpus_builder, corpus_report, corpus_report_page, document_cleaner
 from pretrain.corpora import READERS, CorpusReader
 from pretrain.corpus_builder import build
 from pretrain.document_cleaner import PreprocessConfig, parse_corpora
@@ -263,13 +263,50 @@ def test_nothing_left_to_mix(config):
 # ---- faults
 
 
-def test_broken_file_is_named_and_leaves_nothing_under_a_final_name(config, raw):
-    (raw / "plain" / "b.txt").write_bytes("가나다\n".encode() + b"\xb0\xa1\n")
+@pytest.mark.parametrize("mended", [True, False])
+def test_broken_file_is_named_and_once_mended_the_build_goes_on(config, raw, monkeypatch, mended):
+    broken = raw / "plain" / "b.txt"
+    text = broken.read_bytes()
+    broken.write_bytes("가나다\n".encode() + b"\xb0\xa1\n")
     with pytest.raises(DataError, match=r"b.txt, line 2, byte 10: not UTF-8.*--invalid_utf8=replace"):
         build(config)
     assert os.listdir(config.output_dir) == ["unfinished_build"]
-    build(_change(config, invalid_utf8="replace", overwrite=True))
-    assert _report(config)["corpora"]["text"]["read"]["replaced_invalid_utf8"] == 2
+    work = os.path.join(config.output_dir, "unfinished_build")
+    times = {name: os.stat(os.path.join(work, name)).st_mtime_ns for name in os.listdir(work) if name.endswith(".npz")}
+    if mended:
+        broken.write_bytes(text)
+    again = _change(config, invalid_utf8="error" if mended else "replace")
+    with monkeypatch.context() as patch:
+        patch.setattr(build_folder.BuildFolder, "_remove_work", lambda self: None)
+        build(again)
+    assert len(times) > 5 and times == {name: os.stat(os.path.join(work, name)).st_mtime_ns for name in times}  # not done again
+    undisturbed = _change(again, output_dir=config.output_dir + "_undisturbed")
+    build(undisturbed)
+    assert _outputs(again) == _outputs(undisturbed) and _report(again) == _report(undisturbed)
+    assert _report(again)["corpora"]["text"]["read"]["replaced_invalid_utf8"] == (0 if mended else 2)
+
+
+def test_input_edited_after_shards_were_written(config, raw, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_report, "write_report", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(config)
+    assert len(os.listdir(os.path.join(config.output_dir, "corpus"))) == 3
+    (raw / "plain" / "a.txt").write_text("새로 쓴 글입니다.", encoding="utf-8")
+    build(config)
+    assert _outputs(config)["text-00000-of-00001.txt"].startswith("새로 쓴 글입니다.\n\n")
+
+
+def test_a_reader_that_gives_strings_is_refused(config, raw, monkeypatch):
+    class Strings(CorpusReader):
+        name, group, moderated = "strings", "other", True
+
+        def documents(self, file):
+            return file.lines()
+
+    monkeypatch.setitem(READERS, "strings", Strings)
+    with pytest.raises(UserError, match="corpus reader 'strings' gave a string, must give lists of strings"):
+        build(_change(config, corpora=f"strings:{raw}/comments.txt"))
 
 
 def test_full_disk_is_reported_and_the_build_goes_on_afterwards(config, monkeypatch):
