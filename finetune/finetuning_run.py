@@ -90,6 +90,8 @@ class FinetuningRun:
         """Reads every split that will be needed: a bad row shall not come to light after hours of training."""
         for task in self._tasks:
             for split in ("train", "dev", *(task.get_test_splits() if self._config.do_eval else ())):
+                if task.standin_for(split):
+                    logging.warning("%s %s: %s stands in for %s", task.name, split, task.path(split), task.standin_for(split))
                 self._preprocessor.num_examples(task, split)
 
     def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, tuple[dict[str, float], dict[str, Any] | None]]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
-from absl import logging
 
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import FeatureSpec
@@ -115,8 +114,6 @@ class Task(abc.ABC):
         Raises:
           UserError: a missing, empty or malformed file.
         """
-        if self.standin_for(split):
-            logging.warning("%s %s: %s stands in for %s", self.name, split, self.path(split), self.standin_for(split))
         examples = self.read_examples(self.path(split))
         if "dev" not in self.files and split in ("train", "dev"):
             examples = [example for example in examples if self._is_held_out(example) == (split == "dev")]

@@ -4,10 +4,11 @@ import difflib
 
 from configure_finetuning import FinetuningConfig
 from finetune.classification.classification_tasks import NSMC, HateSpeech, KorNLI, KorSTS, QuestionPair
+from finetune.tagging.tagging_tasks import NaverNER
 from finetune.task import Task
 from model.command import UserError
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (NSMC, QuestionPair, HateSpeech, KorNLI, KorSTS)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (NSMC, QuestionPair, HateSpeech, NaverNER, KorNLI, KorSTS)}
 
 
 def get_tasks(config: FinetuningConfig) -> list[Task]:

@@ -124,3 +124,14 @@ def test_a_checkpoint_of_the_original_loads_as_it_is(golden, make_config):
     name = "electra/encoder/layer_1/output/dense/kernel"
     variables = {variable_name(variable): variable for variable in model.trainable_variables}
     np.testing.assert_array_equal(variables[name], checkpoint.read(prefix, [name])[name])
+
+
+def test_the_mean_is_over_answers_of_which_a_sentence_to_be_tagged_has_one_for_each_word(build):
+    model, features = build(task_names=["nsmc", "naver-ner"]), batch(tasks=("nsmc", "naver-ner"))
+    tag_ids = np.full((4, 16), -1, np.int32)
+    tag_ids[1, [1, 3, 4]], tag_ids[3, 2] = 5, 0
+    features["naver-ner_tag_ids"] = tf.constant(tag_ids)
+    outputs = model.predict(features)
+    total = outputs["nsmc/loss"][0] + outputs["nsmc/loss"][2] + outputs["naver-ner/loss"][1] + outputs["naver-ner/loss"][3]
+    assert model.denominators(features)["answers"].numpy() == 1 + 3 + 1 + 1
+    np.testing.assert_allclose(loss_of(model, features)[0], total / 6, rtol=1e-6)

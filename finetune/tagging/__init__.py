@@ -1,0 +1,1 @@
+"""Tasks with one tag for each word of a sentence."""
