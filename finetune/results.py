@@ -51,7 +51,7 @@ class Results:
         rows: list[tuple[str, ...]] = [("task", "split", "metric", "mean", "std", "trials", "rows", "time/trial", "stand-in for")]
         seconds = statistics.fmean(trial["seconds"] for trial in self.trials)
         for task, splits in summarize(self.trials).items():
-            standin_for = ", ".join(found["standin_for"] for found in files[task].values() if found["standin_for"])
+            standin_for = ", ".join(dict.fromkeys(found["standin_for"] for found in files[task].values() if found["standin_for"]))
             for split, metrics in splits.items():
                 for metric, summary in metrics.items():
                     count = f"{next(trial['rows'][task][split] for trial in self.trials if split in trial['rows'][task]):,}"

@@ -1,8 +1,9 @@
 """Rows of task files, read as they are: quotes have no meaning, and a line with another number of fields is an error."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from model.command import UserError
+from model.command import UserError, read_json
 from pretrain.text_files import read_lines
 
 Row = tuple[int, dict[str, str]]
@@ -31,3 +32,29 @@ def read_tsv(path: str, columns: Sequence[str], has_header: bool = True) -> list
         if number > has_header:
             rows.append((number, dict(zip(columns, fields, strict=True))))
     return rows
+
+
+def read_json_rows(path: str, keys: Sequence[str]) -> list[Row]:
+    """Reads a JSON list of objects; a key with a slash reaches into an object.
+
+    [{"guid": "1", "premise": "비가 온다.", "labels": {"label": 3.5}}], ("premise", "labels/label")
+        -> [(1, {"premise": "비가 온다.", "labels/label": "3.5"})]
+
+    Returns:
+      (number of the object counting from 1, key -> value as text) for every object.
+
+    Raises:
+      UserError: not such a list, or an object without one of the keys.
+    """
+    objects = read_json(path, "raw_data_dir")
+    if not isinstance(objects, list):
+        raise UserError(f"{path} holds {type(objects).__name__} instead of a list; is this the file of another task? (--raw_data_dir)")
+    return [(number, {key: _value(found, key, f"{path}, row {number}") for key in keys}) for number, found in enumerate(objects, 1)]
+
+
+def _value(found: Any, key: str, place: str) -> str:
+    for part in key.split("/"):
+        found = found.get(part) if isinstance(found, dict) else None
+    if not isinstance(found, str | int | float):
+        raise UserError(f"{place}: no {key!r}; is this the file of another task? (--raw_data_dir)")
+    return str(found)

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from finetune.classification.classification_metrics import AccuracyScorer, F1Scorer, RegressionScorer, classification_report
 from finetune.classification.classification_modules import ClassificationModule, RegressionModule
 from finetune.feature_spec import FeatureSpec
 from finetune.scorer import Scorer
 from finetune.task import Encoder, Example, PredictionModule, Task
-from finetune.task_files import Row, read_tsv
+from finetune.task_files import Row, read_json_rows, read_tsv
 from model.command import UserError, write_atomically
 from model.modeling import BertConfig
 
@@ -45,6 +46,7 @@ class SentenceTask(Task):
       label_column: another.
       is_symmetric: whether the two texts of a pair may change places.
       allows_empty_text: whether a text may be empty; else it is an error that names the line.
+      row_name: what a row of the file is called in errors.
     """
 
     columns: Sequence[str]
@@ -52,26 +54,38 @@ class SentenceTask(Task):
     label_column: str
     is_symmetric: bool = False
     allows_empty_text: bool = False
+    row_name: str = "line"
 
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"text": list(self.text_columns), "label": self.label_column}
 
     def read_examples(self, path: str) -> list[Any]:
-        return [self._example(path, number, row) for number, row in self.read_rows(path)]
+        rows = self.read_rows(path)
+        examples = [self._example(f"{path}, {self.row_name} {number}", number, row) for number, row in rows if not self.is_missing(row)]
+        if len(examples) < len(rows):
+            logging.warning(
+                "%s: %d of %d rows have no text or only a placeholder and are left out", path, len(rows) - len(examples), len(rows)
+            )
+        return examples
+
+    def is_missing(self, row: Mapping[str, str]) -> bool:
+        """Whether a row is known to hold no example, and is left out and counted rather than refused."""
+        return False
 
     def read_rows(self, path: str) -> Sequence[Row]:
         """(line number, column -> field) for every row of a file."""
         return read_tsv(path, self.columns)
 
-    def _texts(self, path: str, number: int, row: Mapping[str, str]) -> tuple[str, str | None]:
+    def _texts(self, place: str, row: Mapping[str, str]) -> tuple[str, str | None]:
         for column in self.text_columns:
             if not row[column].strip() and not self.allows_empty_text:
-                raise UserError(f"{path}, line {number}: the {column} is empty, but task {self.name} needs a text (--raw_data_dir)")
+                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text (--raw_data_dir)")
         text_a, *rest = (row[column] for column in self.text_columns)
         return text_a, rest[0] if rest else None
 
     @abc.abstractmethod
-    def _example(self, path: str, number: int, row: Mapping[str, str]) -> Example: ...
+    def _example(self, place: str, number: int, row: Mapping[str, str]) -> Example:
+        """One row as an example; `place` says where it stands, for errors."""
 
     @abc.abstractmethod
     def _answer(self, example: Any) -> dict[str, Any]:
@@ -99,11 +113,11 @@ class ClassificationTask(SentenceTask):
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"labels": list(self.labels)}
 
-    def _example(self, path: str, number: int, row: Mapping[str, str]) -> LabeledExample:
+    def _example(self, place: str, number: int, row: Mapping[str, str]) -> LabeledExample:
         label = row[self.label_column]
         if label not in self.labels:
-            raise UserError(f"{path}, line {number}: label {label[:40]!r} of task {self.name}; allowed: {', '.join(self.labels)}")
-        return LabeledExample(number, *self._texts(path, number, row), label=label)
+            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {', '.join(self.labels)}")
+        return LabeledExample(number, *self._texts(place, row), label=label)
 
     def _answer(self, example: LabeledExample) -> dict[str, Any]:
         return {f"{self.name}_label_ids": self.labels.index(example.label)}
@@ -147,7 +161,7 @@ class RegressionTask(SentenceTask):
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"range": [self.min_value, self.max_value]}
 
-    def _example(self, path: str, number: int, row: Mapping[str, str]) -> ScoredExample:
+    def _example(self, place: str, number: int, row: Mapping[str, str]) -> ScoredExample:
         text = row[self.label_column]
         try:
             score = float(text)
@@ -155,8 +169,8 @@ class RegressionTask(SentenceTask):
             score = math.nan
         if not self.min_value <= score <= self.max_value:
             allowed = f"a number from {self.min_value:g} to {self.max_value:g}"
-            raise UserError(f"{path}, line {number}: score {text[:40]!r} of task {self.name}; allowed: {allowed}")
-        return ScoredExample(number, *self._texts(path, number, row), score=score)
+            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed}")
+        return ScoredExample(number, *self._texts(place, row), score=score)
 
     def _answer(self, example: ScoredExample) -> dict[str, Any]:
         return {f"{self.name}_targets": example.score}
@@ -241,6 +255,54 @@ class KorSTS(RegressionTask):
     label_column = "score"
     min_value, max_value = 0.0, 5.0
     is_symmetric = True
+
+
+class PawsX(ClassificationTask):
+    """PAWS-X in Korean (google-research-datasets/paws, the files of x-final/ko): do two alike sentences mean the same (1)?
+
+    Where a translation is missing the files hold nothing, or "NS"; such rows are left out.
+    """
+
+    name = "paws-x"
+    files = {"train": "translated_train.tsv", "dev": "dev_2k.tsv", "test": "test_2k.tsv"}
+    columns = ("id", "sentence1", "sentence2", "label")
+    text_columns = ("sentence1", "sentence2")
+    label_column = "label"
+    labels = ("0", "1")
+    is_symmetric = True
+
+    def is_missing(self, row: Mapping[str, str]) -> bool:
+        return any(row[column].strip() in ("", "NS") for column in self.text_columns)
+
+
+class KlueNLI(ClassificationTask):
+    """KLUE-NLI 1.1 (JSON). Its test labels are not public, so that its dev file is the test here; dev is cut out of train."""
+
+    name = "klue-nli"
+    files = {"train": "klue-nli-v1.1_train.json", "test": "klue-nli-v1.1_dev.json"}
+    text_columns = ("premise", "hypothesis")
+    label_column = "gold_label"
+    labels = ("entailment", "neutral", "contradiction")
+    row_name = "row"
+
+    def read_rows(self, path: str) -> Sequence[Row]:
+        return read_json_rows(path, (*self.text_columns, self.label_column))
+
+
+class KlueSTS(RegressionTask):
+    """KLUE-STS 1.1 (JSON), by Pearson's correlation with the exact mean of the votes; dev and test as in KLUE-NLI."""
+
+    name = "klue-sts"
+    files = {"train": "klue-sts-v1.1_train.json", "test": "klue-sts-v1.1_dev.json"}
+    text_columns = ("sentence1", "sentence2")
+    label_column = "labels/real-label"
+    min_value, max_value = 0.0, 5.0
+    main_metric = "pearson"
+    is_symmetric = True
+    row_name = "row"
+
+    def read_rows(self, path: str) -> Sequence[Row]:
+        return read_json_rows(path, (*self.text_columns, self.label_column))
 
 
 def encode_pair(

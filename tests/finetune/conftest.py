@@ -66,3 +66,23 @@ def twin(home, monkeypatch) -> None:
     (folder / "ratings_train.txt").write_text(reviews(100, 3), encoding="utf-8")
     (folder / "ratings_test.txt").write_text(reviews(20, 4), encoding="utf-8")
     monkeypatch.setitem(task_builder.TASKS, "twin", type("Twin", (NSMC,), {"name": "twin"}))
+
+
+@pytest.fixture
+def several(home) -> list[str]:
+    """Files of two more of the benchmark's tasks, the answers of which a word gives away; returns their names."""
+    generator, files = random.Random(5), home / "finetuning_data"
+    (files / "korsts").mkdir()
+    (files / "naver-ner").mkdir()
+    for split, count in (("train", 300), ("dev", 40), ("test", 40)):
+        rows = ["genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2"]
+        for _ in range(count):
+            score = generator.choice([0, 5])
+            rows.append(f"g\tf\t2012\t1\t{score}.0\t{generator.choice(OTHER)}\t{generator.choice(GOOD if score else BAD)}")
+        (files / "korsts" / f"sts-{split}.tsv").write_text("\n".join(rows), encoding="utf-8")
+        words = [generator.choices(GOOD + OTHER, k=generator.randrange(2, 6)) for _ in range(count)]
+        lines = ["\t".join([" ".join(line), " ".join("PER-B" if word in GOOD else "O" for word in line)]) for line in words]
+        (files / "naver-ner" / f"{'standin.klue-ner-dev.' if split == 'test' else ''}{split}.tsv").write_text(
+            "\n".join(lines), encoding="utf-8"
+        )
+    return ["korsts", "naver-ner"]

@@ -107,3 +107,24 @@ def test_one_model_learns_several_tasks(make_config, twin):
     results = FinetuningRun(make_config(task_names=["nsmc", "twin"], **FAST)).run()
     assert set(results.trials[0]["scores"]) == {"nsmc", "twin"}
     assert results.trials[0]["rows"]["twin"]["test"] == 20
+
+
+@pytest.mark.parametrize("recipe", ["google", "dialog"])
+def test_scores_of_similarity_and_of_names_are_learned(make_config, home, several, recipe):
+    user = {"recipe": recipe, "classifier_head": "linear" if recipe == "google" else "two_layer", "eval_every_steps": 0}
+    results = FinetuningRun(make_config(task_names=several, num_train_epochs=8.0, write_test_outputs=True, **user)).run()
+    scores = results.trials[0]["scores"]
+    assert scores["korsts"]["test"]["spearman"] > 80 and scores["naver-ner"]["test"]["f1"] > 90
+    assert results.trials[0]["reports"]["naver-ner"]["test"]["labels"]["PER"]["f1"] == pytest.approx(scores["naver-ner"]["test"]["f1"])
+    assert "test standin.klue-ner-dev.test.tsv (stand-in for test.tsv)" in results.table()
+    (folder,) = folders(home, "results")
+    lines = (folder / "naver-ner_test_seed_42.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "line\tword\ttag\tprediction" and len({line.split("\t")[0] for line in lines[1:]}) == 40
+    assert len((folder / "korsts_test_seed_42.tsv").read_text(encoding="utf-8").splitlines()) == 41
+
+
+def test_what_was_cut_is_counted(make_config, several):
+    results = FinetuningRun(make_config(task_names=["naver-ner"], max_seq_length=5, **FAST)).run()
+    cut = results.trials[0]["cut"]["naver-ner"]["test"]
+    assert 0 < cut["examples"] < 40 and cut["examples"] <= cut["pieces"]
+    assert f"cut to 5 pieces: {cut['examples']} examples of naver-ner test, {cut['pieces']} pieces lost" in results.table()

@@ -1,9 +1,21 @@
 """The benchmark's sentence tasks: which columns of which files they read, and what they say about bad ones."""
 
+import json
+
 import pytest
 
 from configure_finetuning import FinetuningConfig
-from finetune.classification.classification_tasks import HateSpeech, KorNLI, KorSTS, LabeledExample, QuestionPair, ScoredExample
+from finetune.classification.classification_tasks import (
+    HateSpeech,
+    KlueNLI,
+    KlueSTS,
+    KorNLI,
+    KorSTS,
+    LabeledExample,
+    PawsX,
+    QuestionPair,
+    ScoredExample,
+)
 from model.command import UserError
 
 
@@ -109,6 +121,57 @@ def test_scores_are_written_as_tsv(tmp_path):
     results = [{"eid": 3, "targets": 3.2, "predictions": 2.75}, {"eid": 2, "targets": 5.0, "predictions": 4.0}]
     make_task(tmp_path, KorSTS).write_predictions(str(tmp_path / "test.tsv"), results)
     assert (tmp_path / "test.tsv").read_text() == "line\tscore\tprediction\n2\t5\t4.000000\n3\t3.2\t2.750000\n"
+
+
+PAWS = "id\tsentence1\tsentence2\tlabel\n"
+
+
+def test_paws_x_leaves_out_and_counts_rows_without_a_translation(tmp_path, caplog):
+    rows = ["1\t가 나\t나 가\t1\n", "2\t\t\t0\n", "3\t가\tNS\t\n", "4\t가\t나\t0\n"]
+    task = make_task(tmp_path, PawsX, {"test_2k.tsv": PAWS + "".join(rows)})
+    with caplog.at_level("WARNING"):
+        assert [(example.eid, example.label) for example in task.get_examples("test")] == [(2, "1"), (5, "0")]
+    assert "2 of 4 rows" in caplog.text
+
+
+def klue(*objects):
+    return json.dumps(objects, ensure_ascii=False)
+
+
+NLI = {"guid": "klue-nli-v1_dev_00000", "genre": "airbnb", "premise": "비가 온다.", "hypothesis": "맑다.", "gold_label": "contradiction"}
+SIMILAR = {
+    "guid": "1",
+    "sentence1": "하나",
+    "sentence2": "둘",
+    "labels": {"label": 3.7, "real-label": 3.714285714285714, "binary-label": 1},
+}
+
+
+def test_klue_files_are_json(tmp_path):
+    task = make_task(tmp_path, KlueNLI, {"klue-nli-v1.1_dev.json": klue(NLI)})
+    assert task.get_examples("test") == [LabeledExample(1, "비가 온다.", "맑다.", label="contradiction")]
+    task = make_task(tmp_path, KlueSTS, {"klue-sts-v1.1_dev.json": klue(SIMILAR)})
+    assert task.get_examples("test") == [ScoredExample(1, "하나", "둘", score=3.714285714285714)]
+    assert task.get_scorer().main_metric == "pearson"
+
+
+@pytest.mark.parametrize(
+    "task_class, text, words",
+    [
+        (KlueNLI, klue(NLI, NLI | {"gold_label": "-"}), ["klue-nli-v1.1_dev.json, row 2: label '-'", "entailment"]),
+        (KlueNLI, klue(SIMILAR), ["row 1: no 'premise'", "another task"]),
+        (KlueNLI, klue(NLI | {"premise": ""}), ["row 1: the premise is empty"]),
+        (KlueNLI, json.dumps({"data": []}), ["holds dict instead of a list"]),
+        (KlueNLI, "premise", ["is not JSON", "--raw_data_dir"]),
+        (KlueSTS, klue(SIMILAR | {"labels": 3}), ["row 1: no 'labels/real-label'"]),
+        (KlueSTS, klue(SIMILAR | {"labels": {"real-label": 7}}), ["row 1: score '7'", "a number from 0 to 5"]),
+        (KlueNLI, klue("text"), ["row 1: no 'premise'"]),
+    ],
+)
+def test_bad_objects_are_named(tmp_path, task_class, text, words):
+    with pytest.raises(UserError) as error:
+        make_task(tmp_path, task_class, {task_class.files["test"]: text}).get_examples("test")
+    assert all(word in str(error.value) for word in words), error.value
 
 
 # (task, split) -> rows and rows with the last label, or the mean score, as the data's own README counts them.

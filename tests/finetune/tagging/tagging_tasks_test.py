@@ -5,7 +5,7 @@ import pytest
 
 from configure_finetuning import FinetuningConfig
 from finetune.tagging.tagging_module import NO_TAG
-from finetune.tagging.tagging_tasks import NaverNER, TaggedExample, keep_whole_words, word_pieces
+from finetune.tagging.tagging_tasks import KlueNER, NaverNER, TaggedExample, keep_whole_words, word_pieces
 from model.command import UserError
 from model.tokenization import FullTokenizer
 
@@ -129,6 +129,42 @@ def test_predictions_are_written_word_by_word(tmp_path):
 def test_bad_rows_are_named(tmp_path, text, words):
     with pytest.raises(UserError) as error:
         make_task(tmp_path, {"train.tsv": text}).get_examples("train")
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def characters(text, *tags):
+    return "".join(f"{character}\t{tag}\n" for character, tag in zip(text, tags, strict=True))
+
+
+def make_klue(folder, text):
+    (folder / "klue-ner").mkdir()
+    (folder / "klue-ner" / "klue-ner-v1.1_dev.tsv").write_text(text, encoding="utf-8")
+    return KlueNER(FinetuningConfig.create("mini", str(folder), {"raw_data_dir": str(folder)}))
+
+
+def test_klue_characters_become_words(tmp_path, caplog):
+    first = characters("두 사람은 #3번", "B-QT", "I-QT", "I-QT", "I-QT", "O", "O", "O", "B-QT", "I-QT")
+    second = characters("박씨(32)", "B-PS", "O", "O", "B-QT", "I-QT", "O")
+    comments = "## 컬럼명 : CHAR\tNE_TAG\n## klue-ner-v1_dev_00000-nsmc\t<두 사람:QT>은\n"
+    task = make_klue(tmp_path, comments + first + "\n## klue-ner-v1_dev_00001\t...\n" + second + "\t\n")
+    with caplog.at_level("INFO"):
+        assert task.get_examples("test") == [
+            TaggedExample(3, "두 사람은 #3번", tags=("QT-B", "QT-I", "QT-B")),
+            TaggedExample(14, "박씨(32)", tags=("PS-B",)),
+        ]
+    assert "1 entities begin in a word that has another one before" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (characters("가나", "O", "B-XX"), ["klue-ner-v1.1_dev.tsv, line 1: tag 'XX-B' of task klue-ner", "allowed: O, PS-B"]),
+        ("가\tO\n나\n", ["line 2: 1 tab-separated fields instead of 2 (character, tag)"]),
+    ],
+)
+def test_bad_characters_are_named(tmp_path, text, words):
+    with pytest.raises(UserError) as error:
+        make_klue(tmp_path, text).get_examples("test")
     assert all(word in str(error.value) for word in words), error.value
 
 
