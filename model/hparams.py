@@ -17,7 +17,6 @@ from absl import flags
 
 from model.command import UserError, read_json
 
-
 flags.disclaim_key_flags()  # flags belong to the script that calls define_flags, so that its --help lists them
 
 
