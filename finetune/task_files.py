@@ -26,9 +26,13 @@ def read_tsv(path: str, columns: Sequence[str], has_header: bool = True) -> list
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split("\t")
         if len(fields) != len(columns):
-            raise UserError(f"{path}, line {number}: {len(fields)} tab-separated fields instead of {len(columns)} ({', '.join(columns)})")
+            hint = "; is this the file of another task?" if number == 1 else ""
+            expected = f"{len(columns)} ({', '.join(columns)})"
+            raise UserError(f"{path}, line {number}: {len(fields)} tab-separated fields instead of {expected}{hint} (--raw_data_dir)")
         if has_header and number == 1 and fields != list(columns):
-            raise UserError(f"{path}, line 1: the header is {fields} instead of {list(columns)}; is this the file of another task?")
+            raise UserError(
+                f"{path}, line 1: the header is {fields} instead of {list(columns)}; is this the file of another task? (--raw_data_dir)"
+            )
         if number > has_header:
             rows.append((number, dict(zip(columns, fields, strict=True))))
     return rows

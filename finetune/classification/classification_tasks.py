@@ -116,7 +116,8 @@ class ClassificationTask(SentenceTask):
     def _example(self, place: str, number: int, row: Mapping[str, str]) -> LabeledExample:
         label = row[self.label_column]
         if label not in self.labels:
-            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {', '.join(self.labels)}")
+            allowed = ", ".join(self.labels)
+            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
         return LabeledExample(number, *self._texts(place, row), label=label)
 
     def _answer(self, example: LabeledExample) -> dict[str, Any]:
@@ -169,7 +170,7 @@ class RegressionTask(SentenceTask):
             score = math.nan
         if not self.min_value <= score <= self.max_value:
             allowed = f"a number from {self.min_value:g} to {self.max_value:g}"
-            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed}")
+            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
         return ScoredExample(number, *self._texts(place, row), score=score)
 
     def _answer(self, example: ScoredExample) -> dict[str, Any]:

@@ -44,17 +44,17 @@ class EntityF1Scorer(Scorer):
 
 
 def entity_report(right: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, Any]:
-    """Precision, recall, F1 and number of entities for each type that occurs.
+    """Precision, recall, F1 and number of entities for each type that occurs in `right`, so that all trials have the same types.
 
     [["PER-B", "O"]], [["PER-B", "O"]] -> {"labels": {"PER": {"precision": 100.0, "recall": 100.0, "f1": 100.0, "rows": 1}}}
     """
-    if all(tag == "O" for tags in (*right, *predicted) for tag in tags):
+    if all(tag == "O" for tags in right for tag in tags):
         return {"labels": {}}  # seqeval would divide by zero
     found = classification_report(right, predicted, suffix=True, output_dict=True, zero_division=0)
     lines = {
         entity: {**{name: 100.0 * float(line[key]) for name, key in _METRICS.items()}, "rows": int(line["support"])}
         for entity, line in found.items()
-        if not entity.endswith(" avg")
+        if line["support"] and not entity.endswith(" avg")
     }
     return {"labels": lines}
 

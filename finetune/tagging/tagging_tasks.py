@@ -60,10 +60,11 @@ class EntityTask(Task):
         if not example.text_a.strip():
             raise UserError(f"{place}: the sentence is empty, but task {self.name} needs words (--raw_data_dir)")
         if len(example.words) != len(example.tags):
-            raise UserError(f"{place}: {len(example.words)} words but {len(example.tags)} tags, both separated by single spaces")
+            counts = f"{len(example.words)} words but {len(example.tags)} tags"
+            raise UserError(f"{place}: {counts}, both separated by single spaces (--raw_data_dir)")
         for tag in example.tags:
             if tag not in self.tags:
-                raise UserError(f"{place}: tag {tag[:40]!r} of task {self.name}; allowed: {', '.join(self.tags)}")
+                raise UserError(f"{place}: tag {tag[:40]!r} of task {self.name}; allowed: {', '.join(self.tags)} (--raw_data_dir)")
         return example
 
     def featurize(self, example: TaggedExample, tokenizer: Encoder, is_training: bool) -> list[dict[str, Any]]:
@@ -172,7 +173,9 @@ def _read_sentences(path: str) -> Iterator[tuple[int, list[tuple[str, str]]]]:
             sentence = [(number, line.split("\t")) for number, line in group]
             for number, fields in sentence:
                 if len(fields) != 2:
-                    raise UserError(f"{path}, line {number}: {len(fields)} tab-separated fields instead of 2 (character, tag)")
+                    raise UserError(
+                        f"{path}, line {number}: {len(fields)} tab-separated fields instead of 2 (character, tag) (--raw_data_dir)"
+                    )
             yield sentence[0][0], [(character, tag) for _, (character, tag) in sentence]
 
 

@@ -97,6 +97,16 @@ def test_padding_has_no_part_in_training(build, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("user", [{"precision": "bfloat16"}, {"jit_compile": True}, {"gradient_accumulation_steps": 4}])
+def test_scores_and_tags_are_learned_however_they_are_computed(build, tmp_path, several, user):
+    runner = build(tmp_path / "trial", task_names=several, num_train_epochs=4.0, **user)
+    runner.train()
+    runner.load_best()
+    scores = runner.evaluate("test")
+    assert scores["naver-ner"]["f1"] > 80 and scores["korsts"]["spearman"] > 50
+
+
+@pytest.mark.slow
 def test_accumulated_parts_give_the_same_training(build, tmp_path):
     runners = [build(tmp_path / str(parts), gradient_accumulation_steps=parts, num_train_epochs=1.0) for parts in (1, 4)]
     for runner in runners:

@@ -47,3 +47,8 @@ def test_report_by_hand():
     assert report["PER"] == {"precision": 50.0, "recall": 100.0, "f1": pytest.approx(200 / 3), "rows": 1}
     assert report["LOC"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 1} and report["DAT"]["f1"] == 0.0
     assert all(type(value) in (float, int) for line in report.values() for value in line.values())
+
+
+def test_a_type_that_is_only_predicted_is_not_in_the_report():
+    assert list(entity_report([["PER-B", "O"]], [["PER-B", "MAT-B"]])["labels"]) == ["PER"]
+    assert entity_report([["O"]], [["MAT-B"]]) == {"labels": {}}

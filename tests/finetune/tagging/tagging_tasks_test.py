@@ -176,3 +176,18 @@ def test_the_real_standin_is_read_whole(shared_data):
     assert sum(len(example.words) for example in train) == 52_522 and sum(len(example.words) for example in test) == 12_856
     assert sum(example.tags.count("PER-B") for example in train) == 3_439 and sum(example.tags.count("O") for example in test) == 9_466
     assert task.standin_for("dev") == "train.tsv" and task.standin_for("test") == "test.tsv"
+
+
+def test_on_real_sentences_each_word_has_the_pieces_it_has_alone(shared_data, tmp_path):
+    task = NaverNER(FinetuningConfig.create("mini", "unused", {"raw_data_dir": str(shared_data)}))
+    examples = task.get_examples("test")[:300]
+    letters = sorted({letter for example in examples for letter in example.text_a[::3]} - {" "})
+    rows = [*SPECIALS, *letters, *("##" + letter for letter in letters)]
+    (tmp_path / "vocab.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    tokenizer = FullTokenizer(str(tmp_path / "vocab.txt"))
+    for example in examples:
+        alone = [tokenizer.encode(word) or [tokenizer.unk_id] for word in example.words]
+        assert word_pieces(example.words, tokenizer) == alone
+        (features,) = task.featurize(example, tokenizer, False)
+        tag_ids = [tag_id for tag_id in features["naver-ner_tag_ids"] if tag_id != NO_TAG]
+        assert [task.tags[tag_id] for tag_id in tag_ids] == list(example.tags)[: len(tag_ids)] and len(features["input_ids"]) <= 128
