@@ -387,11 +387,21 @@ def format_results(results: Mapping[str, Any]) -> str:
     for name, comparison in results["comparisons"].items():
         if comparison:
             low, high = comparison["interval"]
-            lines += ["", f"{name}: {comparison['mean']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"]
-            for key in ("by_size", "by_algorithm"):
-                lines.append(", ".join(f"{group} {gain:+.2f}" for group, gain in comparison[key].items()))
-            lines.append("seeds " + ", ".join(f"{gain:+.2f}" for gain in comparison["by_seed"]))
+            lines += ["", f"{name}: {comparison['mean']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}", ""]
+            lines += _format_gains(comparison)
     return "\n".join([*lines, "", f"standard deviation between seeds: {results['seed_std']}"]) + "\n"
+
+
+def _format_gains(comparison: Mapping[str, Any]) -> list[str]:
+    """Lines of a table of algorithms by sizes: the mean gain, and in parentheses the gain with each seed."""
+    sizes, found = list(comparison["by_size"]), {(pair["algorithm"], str(pair["size"])): pair for pair in comparison["pairs"]}
+    rows = [["gain, points", *(f"{int(size):,}" for size in sizes), "mean"], ["---"] * (len(sizes) + 2)]
+    for algorithm, mean in comparison["by_algorithm"].items():
+        pairs = [found.get((algorithm, size)) for size in sizes]
+        cells = [f"{pair['mean']:+.2f} ({' '.join(f'{gain:+.2f}' for gain in pair['gains'])})" if pair else "" for pair in pairs]
+        rows.append([algorithm, *cells, f"{mean:+.2f}"])
+    rows.append(["mean", *(f"{gain:+.2f}" for gain in comparison["by_size"].values()), f"{comparison['mean']:+.2f}"])
+    return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def _format_row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -421,7 +431,7 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
         "nsmc.png": ("NSMC test accuracy, mean and standard deviation", lambda row: (row["accuracy"], row["accuracy_std"] or 0.0)),
     }
     for name, (label, value) in plots.items():
-        figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(8.5, 4.5), layout="constrained")
         axes = figure.add_subplot(xscale="log", xlabel="entries of the vocabulary", ylabel=label)
         sizes = sorted({row["size"] for row in rows})
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
@@ -435,7 +445,7 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
                     x, y, spread = zip(*points, strict=True)
                     axes.errorbar(x, y, spread, fmt=style, color=f"C{index}", markersize=4, label=f"{algorithm}, {kind}")
         if axes.containers:
-            axes.legend(fontsize="x-small")
+            figure.legend(loc="outside right upper", fontsize="x-small")
         axes.grid(alpha=0.3)
         figure.savefig(os.path.join(folder, name), dpi=100)
 

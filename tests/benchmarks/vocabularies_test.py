@@ -75,6 +75,19 @@ def test_compare_by_hand():
     assert compare(ROWS[:2], vocabularies.WITHOUT) is None
 
 
+def test_gains_as_a_table():
+    lines = format_results({"cells": [], "seed_std": 0.1, "comparisons": {"morphemes": compare(ROWS, vocabularies.WITHOUT)}}).split("\n")
+    assert lines[3:10] == [
+        "morphemes: +0.33 points, 95 % interval -2.79 to +3.46",
+        "",
+        "| gain, points | 8,000 | 16,000 | mean |",
+        "| --- | --- | --- | --- |",
+        "| wordpiece | +1.50 (+1.00 +2.00) | +0.50 (+0.00 +1.00) | +1.00 |",
+        "| sentencepiece_bpe | -1.00 (-1.00) |  | -1.00 |",
+        "| mean | +0.25 | +0.50 | +0.33 |",
+    ]
+
+
 def test_seed_spread_by_hand():
     assert seed_spread([{"accuracy_std": 3.0}, {"accuracy_std": 1.0}, {"accuracy_std": None}]) == 2.236
     assert seed_spread([{"accuracy_std": None}]) is None
