@@ -9,6 +9,7 @@ from absl import flags
 
 from configure_finetuning import FinetuningConfig
 from finetune.finetuning_run import FinetuningRun
+from finetune.task_builder import TASKS
 from model import command, hparams
 
 _SCRIPT_FLAGS = ("model_name", "data_dir", "task_names")
@@ -18,7 +19,8 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "folder of models, vocabulary and fine-tuning data")
     flags.DEFINE_string("model_name", None, "name of the pre-trained model: DATA_DIR/models/MODEL_NAME")
     flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    flags.DEFINE_list("task_names", None, "tasks to learn, separated by commas, one model for all (default: nsmc)")
+    tasks = f"tasks to learn, separated by commas, one model for all, from {', '.join(TASKS)} (default: nsmc)"
+    flags.DEFINE_list("task_names", None, tasks)
     hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
 
 

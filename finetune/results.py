@@ -87,7 +87,8 @@ class Results:
             lines += ["", *_align(rows, (0,))]
             if "confusion" in reports[0]:
                 sums = np.sum([report["confusion"] for report in reports], axis=0)
-                header = ("is \\ taken for", *reports[0]["labels"])
+                trials = f", {len(reports)} trials" if len(reports) > 1 else ""
+                header = (f"is \\ taken for{trials}", *reports[0]["labels"])
                 lines += ["", *_align([header, *((label, *map(str, row)) for label, row in zip(header[1:], sums, strict=True))], (0,))]
         return lines
 

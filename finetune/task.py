@@ -35,7 +35,7 @@ class Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One example of a task. `eid`: its line number in the file, counting from 1, which is unique within a split."""
+    """One example of a task. `eid`: its line (in JSON, row) in the file, counting from 1, which is unique within a split."""
 
     eid: int
     text_a: str

@@ -46,7 +46,7 @@ class SentenceTask(Task):
       label_column: another.
       is_symmetric: whether the two texts of a pair may change places.
       allows_empty_text: whether a text may be empty; else it is an error that names the line.
-      row_name: what a row of the file is called in errors.
+      row_name: what a row of the file is called, in errors and above written predictions.
     """
 
     columns: Sequence[str]
@@ -145,7 +145,7 @@ class ClassificationTask(SentenceTask):
 
     def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
         """Columns: line of the example in its file, its label, the predicted one, and the probability of each label."""
-        lines = ["\t".join(["line", "label", "prediction", *(f"p({label})" for label in self.labels)])]
+        lines = ["\t".join([self.row_name, "label", "prediction", *(f"p({label})" for label in self.labels)])]
         for result in sorted(results, key=lambda result: int(result["eid"])):
             names = (self.labels[int(result["label_ids"])], self.labels[int(result["predictions"])])
             lines.append("\t".join([str(int(result["eid"])), *names, *(f"{value:.6f}" for value in result["probabilities"])]))
@@ -187,7 +187,7 @@ class RegressionTask(SentenceTask):
 
     def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
         """Columns: line of the example in its file, its score, and the predicted one."""
-        lines = ["line\tscore\tprediction"]
+        lines = [f"{self.row_name}\tscore\tprediction"]
         for result in sorted(results, key=lambda result: int(result["eid"])):
             lines.append(f"{int(result['eid'])}\t{float(result['targets']):g}\t{float(result['predictions']):.6f}")
         write_atomically(path, "\n".join(lines) + "\n")

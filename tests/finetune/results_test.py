@@ -96,9 +96,9 @@ def test_the_table_shows_each_label_and_what_it_was_taken_for(tmp_path):
         "none           50.00   60.00  15.00     3",
         "offensive      50.00   60.00  15.00     3",
         "",
-        "is \\ taken for  none  offensive",
-        "none               4          2",
-        "offensive          1          5",
+        "is \\ taken for, 2 trials  none  offensive",
+        "none                         4          2",
+        "offensive                    1          5",
     ]
 
 
