@@ -33,10 +33,11 @@ def _blocks(text, language):
 
 
 def _commands(text):
-    """The python commands of the bash blocks, as words."""
+    """The commands of the bash blocks that run a script, as words."""
     blocks = [block.replace("\\\n", "") for block in _blocks(text, "bash")]
     lines = [line for block in blocks for line in re.findall(r"^python (?:[^\n']|'[^']*')*", block, re.MULTILINE)]
-    return [shlex.split(line, comments=True) for line in lines]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    return [command for command in commands if command[1] not in ("-c", "-m")]
 
 
 def test_commands_of_a_page():
