@@ -176,6 +176,8 @@ def killed_after(monkeypatch):
         monkeypatch.undo()
         for name in ("rename", "remove"):
             monkeypatch.setattr(tf.io.gfile, name, wrap(getattr(tf.io.gfile, name)))
+        for name in ("replace", "unlink"):  # what the state file is written with
+            monkeypatch.setattr(os, name, wrap(getattr(os, name)))
         monkeypatch.setattr(tf.io.gfile.GFile, "write", wrap(tf.io.gfile.GFile.write))
 
     yield arm
