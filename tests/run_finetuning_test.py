@@ -42,7 +42,7 @@ def test_the_script_trains_scores_and_prints_the_table(run_script, data_dir):
     result = run_script("run_finetuning.py", *arguments(data_dir, "--num_train_epochs=1", "--task_names=nsmc"))
     assert "recipe: google" in result.stdout and "start: random weights" in result.stdout
     (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("nsmc  test   accuracy")]
-    assert 0 <= float(row[3]) <= 100 and row[5:7] == ["1", "20"]
+    assert 0 <= float(row[3]) <= 100 and row[7:9] == ["1", "20"]
     (folder,) = (data_dir / "models" / "tiny" / "results").iterdir()
     assert json.loads((folder / "results.json").read_text())["trials"][0]["seed"] == 42
 

@@ -18,7 +18,7 @@ from pretrain.dataset_builder import DatasetConfig
 from pretrain.vocab_builder import VocabConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUNNABLE = ["quickstart.sh", "run_tests.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
+RUNNABLE = ["quickstart.sh", "run_tests.sh", "finetune_all.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
 ALL = [*RUNNABLE, "common.sh", "pretrain_steps.sh"]
 CONFIG_OF = {
     "build_vocab.py": VocabConfig,
