@@ -142,7 +142,7 @@ def score_of(run: FinetuningRun, task: Task) -> TaskScore:
         scores={trial["seed"]: trial["scores"][task.name][split][metric] for trial in trials},
         test_rows=rows[split],
         train_rows=rows["train"],
-        standins={split: found["file"] for split, found in files.items() if found["standin_for"] and split in ("train", "dev", "test")},
+        standins={split: found["file"] for split, found in files.items() if found["standin_for"] and "share_of_train" not in found},
         recipe=describe_recipe(run.config),
         seconds=statistics.fmean(trial["seconds"] for trial in trials),
         config_hash=run.description["config_hash"],
