@@ -172,7 +172,7 @@ def table_rows(value: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [("", *header), *published, row]
 
 
-DETAILS = ("task", "metric", *NUMBERS, "seeds", "test rows", "train rows", "recipe", "time/seed")
+DETAILS = ("task", "metric", "recipe", *NUMBERS, "seeds", "test rows", "train rows", "time/seed")
 
 
 def detail_rows(value: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -181,11 +181,11 @@ def detail_rows(value: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             score.title,
             score.metric,
+            score.recipe,
             *numbers(score.summary),
             str(score.summary["trials"]),
             f"{score.test_rows:,}",
             f"{score.train_rows:,}",
-            score.recipe,
             duration(score.seconds),
         )
         for score in value["tasks"]

@@ -28,7 +28,7 @@ def render(value: Mapping[str, Any]) -> str:
         '<div class="plots">' + "".join(_scores_plot(score, value["published"]) for score in value["tasks"]) + "</div>",
         '<p class="note">Dots: one seed each. Line: 95 % bootstrap interval of the mean. Grey: published.</p>',
         "<h2>Details</h2>",
-        table(DETAILS, details, numbers=len(DETAILS) - 2),
+        table(DETAILS, details, numbers=len(DETAILS) - 3),
         '<div class="plots">' + _time_plot(value["tasks"]) + "</div>",
         "<h2>Label by label</h2>",
         *map(_labels, filter(lambda score: score.report, value["tasks"])),
