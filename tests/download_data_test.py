@@ -19,7 +19,7 @@ FILES = {
     "nsmc/ratings_train.txt": ("movies/main/ratings_train.txt", "id\tdocument\tlabel\n1\t재미있다\t1\n".encode()),
     "question-pair/dev.tsv": ("pairs/main/validation.txt", "question1\tquestion2\tis_duplicate\n몇 시야?\t지금 몇 시?\t0\n".encode()),
     "naver-ner/train.tsv": ("names/main/train.tsv", "지영이는 왔다 .\tPER-B O O\n".encode()),
-    "kornli/multinli.train.ko.tsv": ("pairs/main/multinli.tsv", "sentence1\tsentence2\tgold_label\n".encode() * 1000),
+    "kornli/multinli.train.ko.tsv": ("pairs/main/multinli.tsv", b"sentence1\tsentence2\tgold_label\n" * 1000),
 }
 UNKNOWN = ("naver-ner/train.tsv", "kornli/multinli.train.ko.tsv")  # no sum in the table
 NSMC, QUESTIONS, NER, NLI = FILES
