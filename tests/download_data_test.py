@@ -7,6 +7,7 @@ import pathlib
 import re
 import socketserver
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -84,7 +85,8 @@ def download(mirror, tmp_path):
 
 def script(mirror: Mirror, *flags: str) -> subprocess.CompletedProcess:
     command = ["bash", str(ROOT / "scripts" / "download_data.sh"), f"--base_url=http://127.0.0.1:{mirror.server_port}/", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "no_proxy": "127.0.0.1"})
+    environment = {**os.environ, "PYTHON": sys.executable, "no_proxy": "127.0.0.1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
 def laid_out(folder: pathlib.Path) -> dict[str, bytes]:
