@@ -86,7 +86,7 @@ def download(mirror, tmp_path):
 def script(mirror: Mirror, *flags: str) -> subprocess.CompletedProcess:
     command = ["bash", str(ROOT / "scripts" / "download_data.sh"), f"--base_url=http://127.0.0.1:{mirror.server_port}/", *flags]
     environment = {**os.environ, "PYTHON": sys.executable, "no_proxy": "127.0.0.1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def laid_out(folder: pathlib.Path) -> dict[str, bytes]:
