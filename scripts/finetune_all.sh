@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 SAMPLE="$ROOT/data/sample"
 QUICKSTART="$ROOT/runs/quickstart"
-flags=(--task_names=nsmc,question-pair,hate-speech,naver-ner,kornli,korsts --nomulti_task --recipe=dialog)
+flags=("--task_names=nsmc,question-pair,hate-speech,naver-ner,kornli,korsts" --nomulti_task --recipe=dialog)
 
 [[ "${1:-}" != --help ]] || { usage && exit; }
 for argument in "$@"; do
@@ -20,7 +20,7 @@ for argument in "$@"; do
 done
 if [[ $# -eq 0 ]]; then
   [[ -d "$QUICKSTART/models/quickstart" ]] || fail "there is no $QUICKSTART: run scripts/quickstart.sh first, or give --data_dir and --model_name"
-  # A few minutes: the sample tasks are small, and so are the learning rates of the recipes for a model of this size.
+  # As the quickstart fine-tunes it: a small model on little data wants higher rates than those of the recipes.
   flags+=(--data_dir="$QUICKSTART" --model_name=quickstart --raw_data_dir="$SAMPLE" --recipe=google --max_seq_length=64
     --learning_rate=1.5e-4 --layerwise_lr_decay=0 --num_train_epochs=6)
 fi
