@@ -77,6 +77,8 @@ class FinetuningConfig:
     recipe: str = option("google", "preset of google-research/electra or of SKplanet/Dialog-KoELECTRA (ours)", RECIPES)
     model_size: str = option("small", "architecture, where no config.json lies beside the checkpoint", tuple(SIZE_PRESETS))
     task_names: list[str] = option(["nsmc"], "tasks to learn, one model for all")
+    task_config: list[Any] = option([], "tasks of your own, as finetune.custom_task reads them from YAML files (ours)")
+    task_module: str = option("", "Python file or module that registers tasks of your own (ours)")
     model_hparam_overrides: dict[str, Any] = option({}, "BertConfig values that override the model size's")
     embedding_size: int | None = option(None, "width of the embeddings; small: 128, else the hidden size")
     vocab_size: int | None = option(None, "rows of the embedding table; null: as the checkpoint's config.json or the vocabulary has it")
@@ -143,6 +145,9 @@ class FinetuningConfig:
         size = user.get("model_size", "small")
         recipe = user.get("recipe", "google")
         presets = {"embedding_size": EMBEDDING_SIZES[size], **SIZE_PRESETS[size], **RECIPE_PRESETS[recipe]}
+        given, own = user.get("task_names", []), _names(user.get("task_config", []))
+        if own:
+            user["task_names"] = [*given, *(name for name in own if name not in given)]
         if len(tasks := user.get("task_names", [])) == 1:
             presets |= TASK_PRESETS.get((recipe, str(tasks[0])), {})
         if user.get("debug"):
@@ -185,6 +190,14 @@ class FinetuningConfig:
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} must divide train_batch_size={self.train_batch_size} "
                 "(--gradient_accumulation_steps)"
             )
+
+
+def _names(descriptions: list[Any]) -> list[str]:
+    """The names of the tasks in task_config."""
+    for description in descriptions:
+        if not isinstance(description, dict) or not isinstance(description.get("name"), str):
+            raise UserError(f"task_config must hold what finetune.custom_task reads from YAML files, got {description!r} (--task_config)")
+    return [description["name"] for description in descriptions]
 
 
 _AT_LEAST_ONE = (
@@ -245,6 +258,7 @@ _NOT_IN_RESULT = (
     "tpu_name",
     "tpu_zone",
     "gcp_project",
+    "task_module",
     "raw_data_dir",
     "vocab_file",
     "init_checkpoint",
@@ -256,4 +270,10 @@ _NOT_IN_RESULT = (
 
 def result_values(config: FinetuningConfig) -> Mapping[str, Any]:
     """The values of `config` that a score depends on; the files' contents and the trial's seed are accounted for by the runner."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    return values | {"task_config": [definition(description) for description in config.task_config]}
+
+
+def definition(description: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of task_config without where its files lie: what a score depends on, beside their contents."""
+    return {key: value for key, value in description.items() if key not in ("path", "files")}

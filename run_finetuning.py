@@ -8,11 +8,12 @@ Settings come from --hparams (JSON or a file) and from one flag per field of Fin
 from absl import flags
 
 from configure_finetuning import FinetuningConfig
+from finetune.custom_task import read_task_config
 from finetune.finetuning_run import FinetuningRun
 from finetune.task_builder import TASKS
 from model import command, hparams
 
-_SCRIPT_FLAGS = ("model_name", "data_dir", "task_names")
+_SCRIPT_FLAGS = ("model_name", "data_dir", "task_names", "task_config")
 
 
 def define_flags() -> None:
@@ -21,6 +22,7 @@ def define_flags() -> None:
     flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
     tasks = f"tasks to learn, separated by commas, one model for all, from {', '.join(TASKS)} (default: nsmc)"
     flags.DEFINE_list("task_names", None, tasks)
+    flags.DEFINE_list("task_config", None, "YAML files that describe tasks of your own: docs/adding_a_task.md; they join --task_names")
     hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
 
 
@@ -28,7 +30,9 @@ def main() -> None:
     values = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
     if flags.FLAGS.task_names:
         values["task_names"] = flags.FLAGS.task_names
-    config = FinetuningConfig.create(command.required("model_name"), command.required("data_dir"), values)
+    if flags.FLAGS.task_config:
+        values["task_config"] = flags.FLAGS.task_config
+    config = FinetuningConfig.create(command.required("model_name"), command.required("data_dir"), read_task_config(values))
     print(FinetuningRun(config).run().table())
 
 
