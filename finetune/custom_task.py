@@ -112,7 +112,7 @@ def read_description(path: str) -> TaskDescription:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise UserError(f"{path}, line {mark.line + 1 if mark else '?'}: not YAML: {error.problem or error.context} (--{FLAG})") from error
-    except (yaml.YAMLError, ValueError) as error:  # a character that YAML forbids, bytes that are not UTF-8, an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # forbidden characters, not UTF-8, an impossible date, [[[...
         raise UserError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())} (--{FLAG})") from error
     return _parse(values, os.path.abspath(path))
 

@@ -110,6 +110,7 @@ def test_labels_are_learned_from_json_lines(make_config, write, home):
     assert task.labels == ("좋음", "나쁨") and task.get_examples("test") == get_tasks(config)[0].get_examples("test")
 
 
+@pytest.mark.slow
 def test_scores_and_names_are_learned_by_one_model_with_a_task_of_the_benchmark(make_config, write, home):
     generator = random.Random(5)
     files = {}
@@ -241,6 +242,7 @@ def without(values, *keys):
         ("name: !!python/object:os.system x\n", ["task.yaml, line 1: not YAML: could not determine a constructor"]),
         ("name: 2020-13-45\n", ["task.yaml is not YAML in UTF-8", "month"]),
         (b"name: \xb0\xa1\n", ["task.yaml is not YAML in UTF-8"]),
+        ("[" * 2000, ["task.yaml is not YAML in UTF-8", "recursion"]),
         ("name: a\x00b\n", ["task.yaml is not YAML in UTF-8", "unacceptable character"]),
         (LABELS | {"lables": 1}, ["unknown key 'lables': did you mean 'labels'?"]),
         (LABELS | {"zzz": 1}, ["unknown key 'zzz': known: name, type, files"]),
