@@ -81,6 +81,8 @@ class FinetuningConfig:
     task_hparams: dict[str, Any] = option(
         {}, 'task -> settings for it alone, with --nomulti_task, such as {"nsmc": {"num_train_epochs": 1.0}} (ours)'
     )
+    task_config: list[Any] = option([], "tasks of your own, as finetune.custom_task reads them from YAML files (ours)")
+    task_module: str = option("", "Python file or module that registers tasks of your own (ours)")
     model_hparam_overrides: dict[str, Any] = option({}, "BertConfig values that override the model size's")
     embedding_size: int | None = option(None, "width of the embeddings; small: 128, else the hidden size")
     vocab_size: int | None = option(None, "rows of the embedding table; null: as the checkpoint's config.json or the vocabulary has it")
@@ -144,6 +146,9 @@ class FinetuningConfig:
     def create(cls, model_name: str, data_dir: str, values: Mapping[str, Any]) -> "FinetuningConfig":
         """Returns the resolved configuration: presets, then `values`; UserError on anything unknown, mistyped or impossible."""
         user = hparams.check(cls, values)
+        given, own = user.get("task_names", []), _names(user.get("task_config", []))
+        if own:
+            user["task_names"] = [*given, *(name for name in own if name not in given)]
         tasks = user.get("task_names", ["nsmc"])
         if len(tasks) == 1:
             user |= hparams.check(cls, _settings_of(str(tasks[0]), user.get("task_hparams", {})))
@@ -165,7 +170,8 @@ class FinetuningConfig:
         if len(config.task_names) == 1:
             return [config]
         if not config.multi_task:
-            return [cls.create(model_name, data_dir, {**values, "task_names": [name]}) for name in config.task_names]
+            own = {name: [found for found in config.task_config if found["name"] == name] for name in config.task_names}
+            return [cls.create(model_name, data_dir, {**values, "task_names": [name], "task_config": own[name]}) for name in own]
         if config.task_hparams:
             raise UserError(f"task_hparams={config.task_hparams} needs a model for each task (--nomulti_task)")
         return [config]
@@ -215,6 +221,14 @@ def _settings_of(task: str, task_hparams: Mapping[str, Any]) -> Mapping[str, Any
         if name in _NOT_IN_RESULT or name in ("task_names", "recipe", "model_size", "debug"):
             raise UserError(f"task_hparams[{task!r}] has {name!r}, which is the same for all tasks (--task_hparams)")
     return settings
+
+
+def _names(descriptions: list[Any]) -> list[str]:
+    """The names of the tasks in task_config."""
+    for description in descriptions:
+        if not isinstance(description, dict) or not isinstance(description.get("name"), str):
+            raise UserError(f"task_config must hold what finetune.custom_task reads from YAML files, got {description!r} (--task_config)")
+    return [description["name"] for description in descriptions]
 
 
 _AT_LEAST_ONE = (
@@ -277,6 +291,7 @@ _NOT_IN_RESULT = (
     "tpu_name",
     "tpu_zone",
     "gcp_project",
+    "task_module",
     "raw_data_dir",
     "vocab_file",
     "init_checkpoint",
@@ -288,4 +303,10 @@ _NOT_IN_RESULT = (
 
 def result_values(config: FinetuningConfig) -> Mapping[str, Any]:
     """The values of `config` that a score depends on; the files' contents and the trial's seed are accounted for by the runner."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    return values | {"task_config": [definition(description) for description in config.task_config]}
+
+
+def definition(description: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of task_config without where its files lie: what a score depends on, beside their contents."""
+    return {key: value for key, value in description.items() if key not in ("path", "files")}

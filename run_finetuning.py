@@ -9,11 +9,12 @@ from absl import flags
 
 from configure_finetuning import FinetuningConfig
 from finetune.benchmark import Benchmark
+from finetune.custom_task import read_task_config
 from finetune.finetuning_run import FinetuningRun
 from finetune.task_builder import TASKS
 from model import command, hparams
 
-_SCRIPT_FLAGS = ("model_name", "data_dir", "task_names")
+_SCRIPT_FLAGS = ("model_name", "data_dir", "task_names", "task_config")
 
 
 def define_flags() -> None:
@@ -22,6 +23,7 @@ def define_flags() -> None:
     flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
     tasks = f"tasks to learn, separated by commas, from {', '.join(TASKS)} (default: nsmc)"
     flags.DEFINE_list("task_names", None, tasks)
+    flags.DEFINE_list("task_config", None, "YAML files that describe tasks of your own: docs/adding_a_task.md; they join --task_names")
     hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
 
 
@@ -29,7 +31,9 @@ def main() -> None:
     values = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
     if flags.FLAGS.task_names:
         values["task_names"] = flags.FLAGS.task_names
-    configs = FinetuningConfig.create_each(command.required("model_name"), command.required("data_dir"), values)
+    if flags.FLAGS.task_config:
+        values["task_config"] = flags.FLAGS.task_config
+    configs = FinetuningConfig.create_each(command.required("model_name"), command.required("data_dir"), read_task_config(values))
     tasks = sum(len(config.task_names) for config in configs)
     if tasks > 1 and configs[0].do_eval:
         print(Benchmark(configs).run())

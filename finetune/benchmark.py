@@ -76,9 +76,8 @@ class Benchmark:
 
     def __init__(self, configs: Sequence[FinetuningConfig]):
         """Raises UserError for settings, checkpoint or vocabulary that do not fit, and for `task_hparams` of an unknown task."""
-        for name in configs[0].task_hparams:
-            if name not in configs[0].task_names:
-                task_builder.get_task(configs[0], name)
+        for name in set(configs[0].task_hparams) - {name for config in configs for name in config.task_names}:
+            task_builder.get_task(configs[0], name)
         self._runs = [FinetuningRun(config) for config in configs]
         hashes = "/".join(run.description["config_hash"] for run in self._runs)
         self.config_hash = hashlib.sha256(hashes.encode()).hexdigest()[:12]

@@ -67,11 +67,17 @@ class Task(abc.ABC):
       name: the task's name, which is also the name of its folder in raw_data_dir.
       files: split -> file name. Without "dev" a share of train, chosen by the text, is held out as dev.
       standins: split -> name of a file of another origin that is read where the official one is absent.
+      row_name: what a row of a file is called, in errors and above written predictions.
+      files_flag: the flag that says where the files lie, for errors.
+      code: for a task of the user's own, a hash of its module, on which its results depend.
     """
 
     name: str
     files: Mapping[str, str]
     standins: Mapping[str, str] = {}
+    row_name: str = "line"
+    files_flag: str = "raw_data_dir"
+    code: str = ""
 
     def __init__(self, config: FinetuningConfig):
         self.config = config
@@ -97,7 +103,8 @@ class Task(abc.ABC):
         """What a result depends on beside the configuration: the contents of the split's file, and how the task reads it."""
         with open(self.path(split), "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
-        return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest}
+        code = {"code": self.code} if self.code else {}
+        return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest, **code}
 
     def describe_files(self) -> dict[str, dict[str, Any]]:
         """split -> file, standin_for (the official file's name or null), and for a dev cut out of train its share."""
@@ -120,7 +127,7 @@ class Task(abc.ABC):
         if not examples and split == "dev":
             raise UserError(f"{self.path(split)} gives no dev examples with dev_fraction={self.config.dev_fraction} (--dev_fraction)")
         if not examples:
-            raise UserError(f"{self.path(split)} holds no examples (--raw_data_dir)")
+            raise UserError(f"{self.path(split)} holds no examples (--{self.files_flag})")
         return examples
 
     def _is_held_out(self, example: Example) -> bool:

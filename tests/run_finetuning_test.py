@@ -60,6 +60,12 @@ def test_a_bad_row_ends_with_code_2_and_one_sentence(run_script, data_dir):
     assert not (data_dir / "models" / "tiny" / "results").exists()
 
 
+def test_a_mistake_in_a_task_of_ones_own_ends_with_code_2_and_one_sentence(run_script, data_dir):
+    (data_dir / "mood.yaml").write_text("name: mood\ntype: clasification\n", encoding="utf-8")
+    result = run_script("run_finetuning.py", *arguments(data_dir, f"--task_config={data_dir}/mood.yaml"), check=False)
+    assert_refused(result, ["mood.yaml: type must be one of classification, regression, tagging", "'clasification'", "--task_config"])
+
+
 def assert_refused(result, words):
     assert result.returncode == 2, result.stderr[-2000:]
     message = result.stderr.splitlines()[-1]

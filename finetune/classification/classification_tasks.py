@@ -46,7 +46,6 @@ class SentenceTask(Task):
       label_column: another.
       is_symmetric: whether the two texts of a pair may change places.
       allows_empty_text: whether a text may be empty; else it is an error that names the line.
-      row_name: what a row of the file is called, in errors and above written predictions.
     """
 
     columns: Sequence[str]
@@ -54,7 +53,6 @@ class SentenceTask(Task):
     label_column: str
     is_symmetric: bool = False
     allows_empty_text: bool = False
-    row_name: str = "line"
 
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"text": list(self.text_columns), "label": self.label_column}
@@ -79,7 +77,7 @@ class SentenceTask(Task):
     def _texts(self, place: str, row: Mapping[str, str]) -> tuple[str, str | None]:
         for column in self.text_columns:
             if not row[column].strip() and not self.allows_empty_text:
-                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text (--raw_data_dir)")
+                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text (--{self.files_flag})")
         text_a, *rest = (row[column] for column in self.text_columns)
         return text_a, rest[0] if rest else None
 
@@ -117,7 +115,7 @@ class ClassificationTask(SentenceTask):
         label = row[self.label_column]
         if label not in self.labels:
             allowed = ", ".join(self.labels)
-            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
+            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return LabeledExample(number, *self._texts(place, row), label=label)
 
     def _answer(self, example: LabeledExample) -> dict[str, Any]:
@@ -170,7 +168,7 @@ class RegressionTask(SentenceTask):
             score = math.nan
         if not self.min_value <= score <= self.max_value:
             allowed = f"a number from {self.min_value:g} to {self.max_value:g}"
-            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
+            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return ScoredExample(number, *self._texts(place, row), score=score)
 
     def _answer(self, example: ScoredExample) -> dict[str, Any]:

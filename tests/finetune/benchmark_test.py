@@ -6,6 +6,7 @@ import pytest
 from configure_finetuning import FinetuningConfig
 from finetune import benchmark
 from finetune.benchmark import PUBLISHED, TITLES, Benchmark, TaskScore, to_markdown
+from finetune.custom_task import read_task_config
 from finetune.results import summarize
 from model.command import UserError
 
@@ -182,3 +183,20 @@ def test_one_model_for_all_tasks_gets_a_table_too(home, values):
     assert "one for all tasks" in together.run()
     assert [score.task for score in together.describe()["tasks"]] == values["task_names"]
     assert together.config_hash != make(home, values).config_hash
+
+
+def test_a_task_of_the_user_s_own_joins_the_benchmark(home):
+    (home / "intent.yaml").write_text(
+        "name: intent\ntype: classification\nfiles: {train: a.tsv, test: b.tsv}\ntext: 문장\nlabel: 의도\nlabels: [질문, 부탁]\n",
+        encoding="utf-8",
+    )
+    (home / "a.tsv").write_text("문장\t의도\n" + "영화 이야기\t질문\n음악 배우\t부탁\n" * 30, encoding="utf-8")
+    (home / "b.tsv").write_text("문장\t의도\n장면 화면\t질문\n", encoding="utf-8")
+    values = {"task_names": ["nsmc"], "task_config": [str(home / "intent.yaml")], "multi_task": False, "init_checkpoint": "none"}
+    values |= {"tokenizer_type": "wordpiece", "max_seq_length": 16, "task_hparams": {"intent": {"num_train_epochs": 5.0}}}
+    configs = FinetuningConfig.create_each("tiny", str(home), read_task_config(values))
+    assert [config.task_names for config in configs] == [["nsmc"], ["intent"]]
+    assert [[found["name"] for found in config.task_config] for config in configs] == [[], ["intent"]]
+    assert [config.num_train_epochs for config in configs] == [3.0, 5.0]
+    for run in Benchmark(configs)._runs:
+        run.check_data()
