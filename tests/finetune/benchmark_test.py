@@ -190,7 +190,9 @@ def test_a_task_of_the_user_s_own_joins_the_benchmark(home):
         "name: intent\ntype: classification\nfiles: {train: a.tsv, test: b.tsv}\ntext: 문장\nlabel: 의도\nlabels: [질문, 부탁]\n",
         encoding="utf-8",
     )
-    (home / "a.tsv").write_text("문장\t의도\n" + "영화 이야기\t질문\n음악 배우\t부탁\n" * 30, encoding="utf-8")
+    (home / "a.tsv").write_text(
+        "문장\t의도\n" + "".join(f"영화 {row}\t{'질문부탁'[row % 2 * 2 :][:2]}\n" for row in range(100)), encoding="utf-8"
+    )
     (home / "b.tsv").write_text("문장\t의도\n장면 화면\t질문\n", encoding="utf-8")
     values = {"task_names": ["nsmc"], "task_config": [str(home / "intent.yaml")], "multi_task": False, "init_checkpoint": "none"}
     values |= {"tokenizer_type": "wordpiece", "max_seq_length": 16, "task_hparams": {"intent": {"num_train_epochs": 5.0}}}
