@@ -78,6 +78,11 @@ def _check_fit(config: FinetuningConfig, bert_config: modeling.BertConfig, token
             f"the vocabulary {tokenizer.vocab_file} has {tokenizer.vocab_size} entries, but the model only {bert_config.vocab_size} "
             "(--vocab_file, --vocab_size)"
         )
+    if config.reinit_top_layers > bert_config.num_hidden_layers:
+        raise UserError(
+            f"reinit_top_layers must be at most the model's number of layers, {bert_config.num_hidden_layers}, "
+            f"got {config.reinit_top_layers} (--reinit_top_layers)"
+        )
     if config.max_seq_length > bert_config.max_position_embeddings:
         raise UserError(
             f"max_seq_length {config.max_seq_length} is beyond the model's max_position_embeddings "
