@@ -2,8 +2,11 @@
 
     python run_finetuning.py --data_dir=DIR --model_name=NAME --task_names=nsmc --recipe=google --num_trials=3
 
+With --search it looks for the best settings instead, and prints the command that trains with them.
 Settings come from --hparams (JSON or a file) and from one flag per field of FinetuningConfig, which wins.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -11,6 +14,7 @@ from configure_finetuning import FinetuningConfig
 from finetune.finetuning_run import FinetuningRun
 from finetune.task_builder import TASKS
 from model import command, hparams
+from model.command import UserError
 
 _SCRIPT_FLAGS = ("model_name", "data_dir", "task_names")
 
@@ -21,6 +25,10 @@ def define_flags() -> None:
     flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
     tasks = f"tasks to learn, separated by commas, one model for all, from {', '.join(TASKS)} (default: nsmc)"
     flags.DEFINE_list("task_names", None, tasks)
+    flags.DEFINE_boolean("search", False, "search for the settings that score best on dev, and print the command that trains with them")
+    flags.DEFINE_integer("search_trials", None, "trials of the search, those of earlier calls included (default: 20)")
+    space = 'JSON object or JSON file with the values to try, such as {"learning_rate": [3e-5, 5e-5]} (default: Dialog-KoELECTRA\'s)'
+    flags.DEFINE_string("search_space", None, space)
     hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
 
 
@@ -28,8 +36,22 @@ def main() -> None:
     values = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
     if flags.FLAGS.task_names:
         values["task_names"] = flags.FLAGS.task_names
-    config = FinetuningConfig.create(command.required("model_name"), command.required("data_dir"), values)
-    print(FinetuningRun(config).run().table())
+    model_name, data_dir = command.required("model_name"), command.required("data_dir")
+    if flags.FLAGS.search:
+        _search(model_name, data_dir, values)
+        return
+    for name in ("search_trials", "search_space"):
+        if flags.FLAGS[name].value is not None:
+            raise UserError(f"--{name} has no meaning without --search")
+    print(FinetuningRun(FinetuningConfig.create(model_name, data_dir, values)).run().table())
+
+
+def _search(model_name: str, data_dir: str, values: dict[str, Any]) -> None:
+    from finetune import search  # here: it needs Optuna, which is an extra
+
+    space, trials = flags.FLAGS.search_space, flags.FLAGS.search_trials
+    choices = search.PUBLISHED_SPACE if space is None else hparams.read_hparams(space, "search_space")
+    print(search.Search(model_name, data_dir, values, choices, search.NUM_TRIALS if trials is None else trials).run())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def find_starting_point(config: FinetuningConfig) -> StartingPoint:
 def _read_record(path: str) -> dict[str, Any]:
     """What pre-training wrote beside its checkpoints; {} for the checkpoints of other projects."""
     if not tf.io.gfile.exists(path):
-        logging.info("No %s: the shape comes from model_size and model_hparam_overrides", path)
+        logging.log_first_n(logging.INFO, "No %s: the shape comes from model_size and model_hparam_overrides", 1, path)
         return {}
     return read_json(path, "init_checkpoint")
 
