@@ -85,12 +85,15 @@ class Search:
         """Does the trials that are not finished yet; returns the table of all and the command that trains the best.
 
         Raises:
-          UserError: another process is at the same study.
+          UserError: a folder that cannot be made, or another process is at the same study.
           DataError: a damaged study, or every trial diverged.
         """
         for name in sorted(set(self._space) & set(self._values)):
             logging.warning("%s is searched: the %s that was given is not used", name, self._values[name])
-        os.makedirs(self._folder, exist_ok=True)
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self._folder!r}: {error.strerror} (--results_dir)") from error
         with _locked(self._folder):
             study = _open_study(os.path.join(self._folder, "study.db"))
             while len(trials := finished_trials(study)) < self._num_trials:

@@ -258,9 +258,12 @@ def test_impossible_spaces_are_refused(home, make_search, space, words):
     assert not (home / "models").exists()
 
 
-def test_impossible_numbers_and_places_are_refused(make_search):
+def test_impossible_numbers_and_places_are_refused(home, make_search):
     with pytest.raises(UserError, match="at least 1, got 0.*--search_trials"):
         make_search(0)
+    (home / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make the folder.*Not a directory.*--results_dir"):
+        make_search(results_dir=str(home / "file")).run()
     with pytest.raises(UserError, match="local folder.*gs://bucket.*--results_dir"):
         make_search(results_dir="gs://bucket/results")
 
