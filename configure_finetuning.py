@@ -103,6 +103,7 @@ class FinetuningConfig:
     loss_reduction: str = option("mean", "mean or, as in google-research/electra, sum over the batch (ours)", ("mean", "sum"))
     class_weights: bool = option(False, "classification: train rare labels with as much weight in all as frequent ones (ours)")
     gradient_accumulation_steps: int = option(1, "parts in which a batch is computed, to save memory (ours)")
+    reinit_top_layers: int = option(0, "so many of the encoder's top layers start anew instead of from the checkpoint (ours)")
     classifier_head: str = option(
         "linear",
         "dropout + dense on [CLS], or dropout + dense + GELU + dropout + dense as in the transformers library (ours)",
@@ -113,6 +114,7 @@ class FinetuningConfig:
     use_tfrecords_if_existing: bool = option(True, "reuse features of an earlier run over the same text, vocabulary and length")
     group_by_length: bool = option(True, "train on batches of similar length, several times faster on short texts (ours)")
     eval_every_steps: int = option(0, "steps between evaluations on dev, each a candidate for selection; 0: every epoch (ours)")
+    early_stopping_patience: int = option(0, "stop after so many evaluations on dev in a row without a better one; 0: never (ours)")
     dev_fraction: float = option(0.05, "share of train held out as dev where a task has no dev file (ours)")
     dev_seed: int = option(0, "which share of train that is; the same for every trial (ours)")
 
@@ -241,7 +243,17 @@ _AT_LEAST_ONE = (
     "predict_batch_size",
     "num_tpu_cores",
 )
-_NOT_NEGATIVE = ("weight_decay_rate", "adam_epsilon", "clip_norm", "eval_every_steps", "n_writes_test", "seed", "dev_seed")
+_NOT_NEGATIVE = (
+    "weight_decay_rate",
+    "adam_epsilon",
+    "clip_norm",
+    "reinit_top_layers",
+    "eval_every_steps",
+    "early_stopping_patience",
+    "n_writes_test",
+    "seed",
+    "dev_seed",
+)
 
 
 def _check_counts(config: FinetuningConfig) -> None:

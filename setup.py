@@ -30,6 +30,7 @@ REQUIRED = [
 EXTRAS = {
     "beam": ["apache-beam>=2.70,<3"],  # data building on Dataflow, Flink, Spark
     "dedup": ["datasketch>=1.6.5,<3"],  # near duplicates
+    "search": ["optuna>=4.0,<5"],  # hyper-parameter search
     "sentences": ["kiwipiepy>=0.22,<0.25"],  # sentence ends without punctuation
     "dev": [
         "pytest>=8,<10",

@@ -32,6 +32,7 @@ class FinetuningModel(tf.Module):
     ):
         super().__init__()
         self._tasks, self._seed, self._reduction = list(tasks), seed, config.loss_reduction
+        self._reinit_top_layers = config.reinit_top_layers
         self.encoder = BertModel(bert_config, embedding_size, "electra", seed=seed, dtype=dtype)
         self.heads = [task.get_prediction_module(bert_config, seed) for task in tasks]
 
@@ -41,6 +42,9 @@ class FinetuningModel(tf.Module):
 
     def load_encoder(self, prefix: str) -> None:
         """Takes the encoder's weights from a pre-training checkpoint, ours or the original's; its other variables are not looked at.
+
+        The top `reinit_top_layers` layers keep their start values (Zhang et al. 2021, "Revisiting few-sample BERT fine-tuning"):
+        what they learned in pre-training serves its objective more than the task.
 
         Raises:
           UserError: an encoder variable is missing there or has another shape.
@@ -52,6 +56,9 @@ class FinetuningModel(tf.Module):
                 f"checkpoint {prefix} lacks {missing[0]!r} and {len(missing) - 1} other variables of this model's encoder: "
                 "another architecture? (--init_checkpoint, --model_size, --model_hparam_overrides)"
             )
+        for layer in self.encoder.layers[len(self.encoder.layers) - self._reinit_top_layers :]:
+            for variable in layer.trainable_variables:
+                del variables[variable_name(variable)]
         checkpoint.load(prefix, variables)
 
     def _encode(self, features: Features, random: RandomState | None) -> BertOutput:

@@ -133,17 +133,27 @@ class FinetuningRun:
 
 def describe(config: FinetuningConfig, tasks: list[Task], start: StartingPoint) -> dict[str, Any]:
     """What all trials have in common, and the hash of it under which they are kept."""
-    decisive = {
+    decisive = decisive_values(config, tasks, start)
+    origin = {"model": config.model_name, "recipe": config.recipe, "start": start.prefix or "random weights"}
+    return {"config_hash": hash_of(decisive), **origin, "files": {task.name: task.describe_files() for task in tasks}, **decisive}
+
+
+def decisive_values(config: FinetuningConfig, tasks: list[Task], start: StartingPoint, with_tests: bool = True) -> dict[str, Any]:
+    """All that the scores of a trial depend on but its seed; without tests, those on dev."""
+    splits = [(task, split) for task in tasks for split in ("train", "dev", *(task.get_test_splits() if with_tests else ()))]
+    return {
         "config": result_values(config),
-        "data": [task.signature(split) for task in tasks for split in ("train", "dev", *task.get_test_splits())],
+        "data": [task.signature(split) for task, split in splits],
         "tokenizer": start.tokenizer.provenance(),
         "bert_config": start.bert_config.to_dict(),
         "embedding_size": start.embedding_size,
         "weights": _weights_hash(start.prefix),
     }
-    config_hash = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
-    origin = {"model": config.model_name, "recipe": config.recipe, "start": start.prefix or "random weights"}
-    return {"config_hash": config_hash, **origin, "files": {task.name: task.describe_files() for task in tasks}, **decisive}
+
+
+def hash_of(values: Any) -> str:
+    """12 hexadecimal digits for JSON values, whatever the order of an object's keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _weights_hash(prefix: str | None) -> str | None:

@@ -24,6 +24,7 @@ from model.optimization import AdamWeightDecayOptimizer, layerwise_factors
 
 BEST = "best"  # folder of the selected weights
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
+AfterEvaluation = Callable[[int, float], None]  # (how many evaluations on dev there were, score of the last)
 
 
 class TrialProgress(ProgressHook):
@@ -110,16 +111,35 @@ class ModelRunner:
 
     # --- training with selection ---------------------------------------------------------------------------------------------
 
-    def train(self) -> None:
-        """Trains to the end, scoring dev on the way and keeping the best weights; goes on where an earlier run stopped."""
+    def train(self, after_evaluation: AfterEvaluation = lambda count, score: None) -> None:
+        """Trains to the end, scoring dev on the way and keeping the best weights; goes on where an earlier run stopped.
+
+        `after_evaluation` is told every score on dev, also those of the earlier run, and ends the training by raising.
+        """
+        for count, entry in enumerate(self.history, 1):
+            after_evaluation(count, entry["score"])
         progress = TrialProgress(self.train_steps)
-        for step in self._evaluation_steps():
-            if self.history and step <= self.history[-1]["step"]:
-                continue
-            start = time.monotonic()
+        while not self.is_trained:
+            start, done = time.monotonic(), self.history[-1]["step"] if self.history else 0
+            step = next(step for step in self._evaluation_steps() if step > done)
             self._estimator.train(self._train_input_fn, step, [progress])
             scores = self.evaluate("dev")
             self._select(step, scores, time.monotonic() - start)
+            after_evaluation(len(self.history), self.history[-1]["score"])
+        if self.history[-1]["step"] < self.train_steps:
+            logging.info("Stopped at step %d: no better score on dev for %d evaluations", self.history[-1]["step"], self._patience)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the last step is done, or training stopped early. By the history alone, so that a killed run decides the same."""
+        if not self.history or self.history[-1]["step"] >= self.train_steps:
+            return bool(self.history)
+        scores = [entry["score"] for entry in self.history]
+        return 0 < self._patience <= len(scores) - 1 - scores.index(max(scores))
+
+    @property
+    def _patience(self) -> int:
+        return self._config.early_stopping_patience
 
     def _evaluation_steps(self) -> list[int]:
         """The steps after which dev is scored; the last one always is."""
@@ -149,7 +169,7 @@ class ModelRunner:
     def load_best(self) -> dict[str, Any]:
         """Takes the selected weights and returns their entry of the history; UserError if there are none."""
         best = self.best()
-        if best is None or self.history[-1]["step"] < self.train_steps:
+        if best is None or not self.is_trained:
             raise UserError(f"no finished trial in {self._trial_dir} to score: train first (--do_train)")
         self._estimator.load(os.path.join(self._best_dir, f"{checkpoint.PREFIX}-{best['step']}"))
         return best

@@ -46,7 +46,7 @@ def find_starting_point(config: FinetuningConfig) -> StartingPoint:
 def _read_record(path: str) -> dict[str, Any]:
     """What pre-training wrote beside its checkpoints; {} for the checkpoints of other projects."""
     if not tf.io.gfile.exists(path):
-        logging.info("No %s: the shape comes from model_size and model_hparam_overrides", path)
+        logging.log_first_n(logging.INFO, "No %s: the shape comes from model_size and model_hparam_overrides", 1, path)
         return {}
     return read_json(path, "init_checkpoint")
 
@@ -77,6 +77,11 @@ def _check_fit(config: FinetuningConfig, bert_config: modeling.BertConfig, token
         raise UserError(
             f"the vocabulary {tokenizer.vocab_file} has {tokenizer.vocab_size} entries, but the model only {bert_config.vocab_size} "
             "(--vocab_file, --vocab_size)"
+        )
+    if config.reinit_top_layers > bert_config.num_hidden_layers:
+        raise UserError(
+            f"reinit_top_layers must be at most the model's number of layers, {bert_config.num_hidden_layers}, "
+            f"got {config.reinit_top_layers} (--reinit_top_layers)"
         )
     if config.max_seq_length > bert_config.max_position_embeddings:
         raise UserError(

@@ -114,6 +114,10 @@ class Stopped(UserError):
         self.exit_code = 128 + signum
 
 
+class Diverged(DataError):
+    """A loss or gradients that are not finite: nothing is wrong with the files, but with the settings."""
+
+
 class Estimator:
     """Trains, evaluates and applies the model that `model_fn` builds, on whatever `strategy` spans.
 
@@ -161,7 +165,7 @@ class Estimator:
     def train(self, input_fn: InputFn, max_steps: int, hooks: Sequence[Hook] = ()) -> int:
         """Trains until `max_steps` updates were made in all, counting earlier runs in this model_dir; returns the step reached.
 
-        Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and DataError when a loss or gradient is not finite.
+        Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and Diverged when a loss or gradient is not finite.
         Then, as after any other error, nothing is saved: the last checkpoint stays as it is.
         """
         if self._writes_files:
@@ -224,7 +228,7 @@ class Estimator:
             for name, value in sums.items():
                 number = value.numpy().astype(np.float64)
                 if not np.all(np.isfinite(number)):
-                    raise DataError(
+                    raise Diverged(
                         f"{name} is {number} at step {step}: training diverged and was stopped, the last checkpoint is untouched; "
                         "lower --learning_rate, raise --num_warmup_steps or train with --precision=float32"
                     )
@@ -302,7 +306,7 @@ class Estimator:
 
     def _check_scale(self, advanced: bool, step: int) -> None:
         if self._scaling and not advanced and self._scaling.scale.numpy() <= 1.0:
-            raise DataError(
+            raise Diverged(
                 f"gradients are not finite after step {step}, whatever the loss scale: training was stopped, the last checkpoint is "
                 "untouched; lower --learning_rate or train with --precision=bfloat16 or float32"
             )

@@ -60,12 +60,12 @@ def collect(config_class: type, hparams: str | None, skip: Collection[str] = ())
     return values
 
 
-def read_hparams(hparams: str) -> dict[str, Any]:
-    """--hparams as a dict. `hparams`: a JSON object, or the path of a file that holds one."""
+def read_hparams(hparams: str, flag: str = "hparams") -> dict[str, Any]:
+    """The value of --hparams as a dict. `hparams`: a JSON object, or the path of a file that holds one; `flag`: its name, for errors."""
     text = hparams.strip()
-    values = _parse_json(text, "hparams") if text.startswith("{") else read_json(text, "hparams")
+    values = _parse_json(text, flag) if text.startswith("{") else read_json(text, flag)
     if not isinstance(values, dict):
-        raise UserError(f"--hparams must be a JSON object such as '{{\"learning_rate\": 1e-4}}', got {text[:80]!r}")
+        raise UserError(f"--{flag} must be a JSON object such as '{{\"name\": value}}', or a file with one, got {text[:80]!r}")
     return values
 
 

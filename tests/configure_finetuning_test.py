@@ -82,6 +82,8 @@ def test_is_frozen():
         ({"num_trials": 0}, ["num_trials", "at least 1", "0"]),
         ({"learning_rate": 0}, ["learning_rate", "above 0"]),
         ({"dev_fraction": 1.0}, ["dev_fraction", "between 0 and 1", "1.0"]),
+        ({"reinit_top_layers": -1}, ["reinit_top_layers", "not be negative", "-1"]),
+        ({"early_stopping_patience": -1}, ["early_stopping_patience", "not be negative", "-1"]),
         ({"warmup_proportion": 1}, ["warmup_proportion", "--warmup_proportion"]),
         ({"max_seq_length": 4}, ["max_seq_length", "at least 5"]),
         ({"task_names": []}, ["task_names", "list"]),
@@ -99,5 +101,6 @@ def test_result_values_leave_out_what_no_score_depends_on():
     base = result_values(create())
     same = create(num_trials=3, do_eval=False, raw_data_dir="/elsewhere", save_checkpoints_steps=7, write_test_outputs=True)
     assert result_values(same) == base
-    for user in ({"learning_rate": 2e-4}, {"dev_seed": 1}, {"recipe": "dialog"}, {"loss_reduction": "sum"}):
+    changed = [{"learning_rate": 2e-4}, {"dev_seed": 1}, {"recipe": "dialog"}, {"loss_reduction": "sum"}]
+    for user in (*changed, {"reinit_top_layers": 1}, {"early_stopping_patience": 1}):
         assert result_values(create(**user)) != base

@@ -57,6 +57,7 @@ def test_scripts_and_flags_of_commands_exist(name):
         if command[1] in CONFIG_OF:
             flags = {word.partition("=")[0].removeprefix("--") for word in command[2:]}
             known = {field.name for field in dataclasses.fields(CONFIG_OF[command[1]])} | {"hparams"}
+            known |= {"search", "search_trials", "search_space"} if command[1] == "run_finetuning.py" else set()
             assert {flag.removeprefix("no") if flag not in known else flag for flag in flags} <= known, command
 
 

@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -52,6 +51,45 @@ def test_a_left_over_argument_is_refused(run_script, data_dir):
     assert not (data_dir / "models").exists()
 
 
+def test_flags_of_the_search_need_it(run_script, data_dir):
+    assert_refused(run_script("run_finetuning.py", *arguments(data_dir, "--search_trials=3"), check=False), ["--search_trials", "--search"])
+
+
+@pytest.mark.slow
+def test_a_killed_search_finds_what_an_undisturbed_one_finds(run_script, data_dir):
+    pytest.importorskip("optuna", reason="Optuna is an extra: pip install .[search]")
+    space = json.dumps({"learning_rate": [1e-5, 3e-3], "warmup_proportion": [0.0, 0.1]})
+    flags = ["--search", "--search_trials=6", f"--search_space={space}", "--num_train_epochs=20", "--save_checkpoints_steps=20"]
+
+    def command(name):
+        return arguments(
+            data_dir, *flags, "--eval_every_steps=50", f"--model_dir={data_dir}/{name}", f"--results_dir={data_dir}/{name}_results"
+        )
+
+    table = run_script("run_finetuning.py", *command("whole")).stdout
+    kills = sum(kill_in_training(command("killed"), data_dir / "killed", delay) for delay in (0.0, 1.0, 2.5))
+    run_script("run_finetuning.py", *command("killed"))
+    whole, killed = (json.loads(next((data_dir / f"{name}_results").glob("*/study.json")).read_text()) for name in ("whole", "killed"))
+    for study in (whole, killed):
+        for trial in study["trials"]:
+            del trial["seconds"]
+    assert kills >= 1 and killed == whole and len(whole["trials"]) == 6
+    assert f"best: trial {whole['best']}" in table and not list((data_dir / "killed").iterdir())
+
+
+def kill_in_training(command, model_dir, delay) -> bool:
+    """Kills the script `delay` seconds after a checkpoint is there; returns whether it was still running."""
+    script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "run_finetuning.py")
+    process = subprocess.Popen([sys.executable, script, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(model_dir.glob("*/*/model.ckpt*")):
+        time.sleep(0.05)
+    time.sleep(delay)
+    running = process.poll() is None
+    process.kill()
+    process.wait()
+    return running
+
+
 def test_a_bad_row_ends_with_code_2_and_one_sentence(run_script, data_dir):
     path = data_dir / "finetuning_data" / "nsmc" / "ratings_train.txt"
     path.write_text(path.read_text(encoding="utf-8") + "7\t영화\t긍정\n", encoding="utf-8")
@@ -83,15 +121,7 @@ def test_a_killed_run_ends_in_the_same_scores(run_script, data_dir):
     run_script("run_finetuning.py", *command("whole"))
     generator, kills = random.Random(5), 0
     for _ in range(6):
-        script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "run_finetuning.py")
-        process = subprocess.Popen([sys.executable, script, *command("killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list((data_dir / "killed").glob("*/*/model.ckpt*")):
-            time.sleep(0.05)
-        time.sleep(generator.uniform(0, 3))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
+        kills += kill_in_training(command("killed"), data_dir / "killed", generator.uniform(0, 3))
     run_script("run_finetuning.py", *command("killed"))
     assert kills >= 2
     whole, killed = (json.loads(next((data_dir / f"{name}_results").glob("*/results.json")).read_text()) for name in ("whole", "killed"))

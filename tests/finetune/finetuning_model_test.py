@@ -107,6 +107,37 @@ def test_the_encoder_comes_from_the_checkpoint_and_the_head_does_not(build, home
     np.testing.assert_array_equal(model.heads[0].classifier.kernel, head)
 
 
+def test_the_top_layers_start_anew_if_so_asked(build, home):
+    deeper = {"num_hidden_layers": 3, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+    prefix = saved_encoder(home / "ckpt", num_hidden_layers=3)
+    new, model = (build(model_hparam_overrides=deeper, reinit_top_layers=2) for _ in range(2))
+    model.load_encoder(prefix)
+    for variable, start in zip(model.encoder.trainable_variables, new.encoder.trainable_variables, strict=True):
+        name = variable_name(variable)
+        top = name.startswith(("electra/encoder/layer_1/", "electra/encoder/layer_2/"))
+        np.testing.assert_array_equal(variable, start if top else checkpoint.read(prefix, [name])[name], err_msg=name)
+        if name.endswith("kernel"):
+            assert not np.array_equal(start, checkpoint.read(prefix, [name])[name])
+    other_seed = build(seed=2, model_hparam_overrides=deeper, reinit_top_layers=2)
+    other_seed.load_encoder(prefix)
+    kernels = [encoder.layers[2].query.kernel.numpy() for encoder in (model.encoder, other_seed.encoder)]
+    assert not np.array_equal(*kernels), "the start values are those of the trial's seed"
+
+
+def test_label_weights_count_where_they_are_asked_for(build, home):
+    rows = ["id\tdocument\tlabel", *(f"{index}\t영화 {index}\t{int(index % 4 > 0)}" for index in range(300))]
+    (home / "finetuning_data" / "nsmc" / "ratings_train.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    plain, weighted = build(), build(class_weights=True)
+    rare, frequent = weighted.heads[0]._label_weights.numpy()[[0, 1]]
+    assert rare > 1.5 > 1 > frequent > 0.5
+    features = batch()
+    label_of = features["nsmc_label_ids"].numpy()
+    for label, weight in enumerate((rare, frequent)):
+        features["is_real"] = tf.constant(label_of == label, tf.float32)
+        losses = [loss_of(model, features, ModeKeys.TRAIN)[0].numpy() for model in (plain, weighted)]
+        np.testing.assert_allclose(losses[1], weight * losses[0], rtol=1e-6)
+
+
 def test_a_checkpoint_of_another_shape_is_refused_by_name(build, home):
     with pytest.raises(UserError, match=r"electra/embeddings/word_embeddings.*\[20, 16\].*\[19, 16\]"):
         build().load_encoder(saved_encoder(home / "ckpt", vocab_size=20))

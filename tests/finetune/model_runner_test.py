@@ -97,7 +97,9 @@ def test_padding_has_no_part_in_training(build, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("user", [{"precision": "bfloat16"}, {"jit_compile": True}, {"gradient_accumulation_steps": 4}])
+@pytest.mark.parametrize(
+    "user", [{"mixed_precision": True}, {"precision": "float16"}, {"jit_compile": True}, {"gradient_accumulation_steps": 4}]
+)
 def test_scores_and_tags_are_learned_however_they_are_computed(build, tmp_path, several, user):
     runner = build(tmp_path / "trial", task_names=several, num_train_epochs=4.0, **user)
     runner.train()
@@ -124,6 +126,76 @@ def test_the_first_of_the_best_dev_scores_is_selected(build, tmp_path, monkeypat
     assert [entry["step"] for entry in runner.history] == [7, 14, 21, runner.train_steps]
     assert runner.load_best()["step"] == 14
     assert [path.rpartition("-")[2] for path in checkpoint.checkpoints(runner._best_dir)] == ["14"]
+
+
+def pretend(runner, monkeypatch, scores, num_steps=42) -> list[int]:
+    """Lets `runner` train in no time, with these scores on dev; returns the steps it trains to."""
+    trained, scores = [], iter(scores)
+    monkeypatch.setattr(runner, "train_steps", num_steps)
+    monkeypatch.setattr(runner, "evaluate", lambda split: {"nsmc": {"accuracy": next(scores), "loss": 1.0}})
+    monkeypatch.setattr(runner._estimator, "train", lambda input_fn, max_steps, hooks: trained.append(max_steps))
+    return trained
+
+
+@pytest.mark.parametrize("patience, last", [(0, 42), (1, 21), (2, 42), (3, 42)])
+def test_training_stops_when_dev_has_not_improved_for_so_long(build, tmp_path, monkeypatch, patience, last):
+    runner = build(tmp_path / "trial", early_stopping_patience=patience, eval_every_steps=7)
+    trained = pretend(runner, monkeypatch, [50.0, 70.0, 60.0, 71.0, 71.0, 70.0])
+    runner.train()
+    assert trained == list(range(7, last + 1, 7)) and runner.is_trained
+
+
+def test_equal_scores_do_not_put_off_the_early_stop(build, tmp_path):
+    runner = build(tmp_path / "trial", early_stopping_patience=2, eval_every_steps=7)
+    runner.history = [{"step": 7 * count, "score": score} for count, score in enumerate([60.0, 60.0, 60.0], 1)]
+    assert runner.is_trained and runner.train_steps > 21
+
+
+@pytest.mark.slow
+def test_a_trial_killed_before_or_after_its_early_stop_ends_the_same(build, tmp_path, monkeypatch):
+    user = {"early_stopping_patience": 1, "save_checkpoints_steps": 4, "eval_every_steps": 4, "learning_rate": 1e-6}
+    whole = build(tmp_path / "whole", **user)
+    whole.train()
+    stopped_at = whole.history[-1]["step"]
+    assert 4 < stopped_at < whole.train_steps, "what dev says of a model that hardly learns does not always improve"
+
+    def stop(self, step, path):
+        if step == stopped_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_runner.TrialProgress, "after_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "broken", **user).train()
+    before = build(tmp_path / "broken", **user)
+    assert not before.is_trained
+    with pytest.raises(UserError, match="no finished trial"):
+        before.load_best()
+    before.train()
+    after = build(tmp_path / "broken", **user)
+    monkeypatch.setattr(after._estimator, "train", None)
+    after.train()
+    assert [entry["score"] for entry in after.history] == [entry["score"] for entry in whole.history]
+    assert after.load_best()["step"] == whole.load_best()["step"]
+    assert_same_weights(best_weights(whole), best_weights(after))
+
+
+def test_every_score_on_dev_is_told_also_those_of_an_earlier_run(build, tmp_path, monkeypatch):
+    told = []
+
+    def break_off(count, score):
+        told.append((count, score))
+        if count == 2:
+            raise KeyboardInterrupt
+
+    first, second = (build(tmp_path / "trial", eval_every_steps=7) for _ in range(2))
+    pretend(first, monkeypatch, [50.0, 70.0], num_steps=28)
+    with pytest.raises(KeyboardInterrupt):
+        first.train(break_off)
+    second.history = first.history
+    pretend(second, monkeypatch, [60.0, 80.0], num_steps=28)
+    second.train(lambda count, score: told.append((count, score)))
+    assert told == [(1, 50.0), (2, 70.0), (1, 50.0), (2, 70.0), (3, 60.0), (4, 80.0)]
 
 
 def test_without_a_finished_trial_there_is_nothing_to_score(build, tmp_path):

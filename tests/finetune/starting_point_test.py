@@ -61,6 +61,7 @@ def test_the_models_own_vocabulary_comes_first(make_config, home, pretrained):
         ({"init_checkpoint": "", "tokenizer_type": "mecab_wordpiece"}, ["tokenizer_type", "'wordpiece'", "'mecab_wordpiece'"]),
         ({"init_checkpoint": "", "do_lower_case": True}, ["do_lower_case", "False", "True", "--do_lower_case"]),
         ({"init_checkpoint": "", "max_seq_length": 25}, ["max_seq_length 25", "24", "--max_seq_length"]),
+        ({"init_checkpoint": "", "reinit_top_layers": 2}, ["reinit_top_layers", "layers, 1, got 2", "--reinit_top_layers"]),
         ({"init_checkpoint": "", "vocab_file": "/no/vocab.txt"}, ["no vocabulary at /no/vocab.txt", "--vocab_file"]),
     ],
 )
