@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import COMMON_SPECS, FeatureSpec
-from finetune.task import Task
+from finetune.task import Example, Task
 from model.command import write_atomically
 from model.estimator import InputContext, InputFn
 from model.tokenization import FullTokenizer
@@ -125,6 +125,13 @@ class Preprocessor:
         rows, is_real = prediction_order(table.lengths, batch_size)
         return self._input_fn(table, {"rows": rows, "is_real": is_real}), len(rows)
 
+    def prepare_examples(self, task: Task, examples: Sequence[Example]) -> tuple[InputFn, np.ndarray]:
+        """(input function over `examples`, which lie in no file; how many pieces each of them lost, int [examples])."""
+        table = self._complete(task, self._make_table(task, examples))
+        batch_size = min(self._config.predict_batch_size, 1 << (len(table) - 1).bit_length())  # few shapes, quick on few examples
+        rows, is_real = prediction_order(table.lengths, batch_size)
+        return self._input_fn(table, {"rows": rows, "is_real": is_real}), table.columns["num_cut"]
+
     def num_examples(self, task: Task, split: str) -> int:
         return len(self._table(task, split))
 
@@ -167,13 +174,16 @@ class Preprocessor:
     def _table(self, task: Task, split: str) -> FeatureTable:
         key = (task.name, split)
         if key not in self._tables:
-            table = self._cached(task, split)
-            columns = dict(table.columns, task_id=np.full(len(table), self._tasks.index(task), np.int32))
-            for spec in self._specs:
-                size = table.offsets[-1] if spec.per_token else len(table)
-                columns.setdefault(spec.name, np.full(size, spec.default, spec.dtype))
-            self._tables[key] = FeatureTable(columns, table.offsets)
+            self._tables[key] = self._complete(task, self._cached(task, split))
         return self._tables[key]
+
+    def _complete(self, task: Task, table: FeatureTable) -> FeatureTable:
+        """`table` with the columns that all tasks have together."""
+        columns = dict(table.columns, task_id=np.full(len(table), self._tasks.index(task), np.int32))
+        for spec in self._specs:
+            size = table.offsets[-1] if spec.per_token else len(table)
+            columns.setdefault(spec.name, np.full(size, spec.default, spec.dtype))
+        return FeatureTable(columns, table.offsets)
 
     def _cached(self, task: Task, split: str) -> FeatureTable:
         """The task's own features of `split`, from the cache where an earlier run left the same."""
@@ -183,7 +193,7 @@ class Preprocessor:
             if table is not None:
                 logging.info("Reusing the features of %s %s: %s", task.name, split, path)
                 return table
-        table = self._make_table(task, split)
+        table = self._make_table(task, task.get_examples(split), split)
         write_table(path, table)
         return table
 
@@ -200,8 +210,7 @@ class Preprocessor:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _make_table(self, task: Task, split: str) -> FeatureTable:
-        examples = task.get_examples(split)
+    def _make_table(self, task: Task, examples: Sequence[Example], split: str = "texts") -> FeatureTable:
         rows: list[dict[str, Any]] = []
         for example in tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None):
             made = task.featurize(example, self._tokenizer, split == "train")
