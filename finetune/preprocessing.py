@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class Preprocessor:
 
     def prepare_examples(self, task: Task, examples: Sequence[Example]) -> tuple[InputFn, np.ndarray]:
         """(input function over `examples`, which lie in no file; how many pieces each of them lost, int [examples])."""
-        table = self._complete(task, self._make_table(task, examples))
+        table = self._complete(task, self._featurize(task, examples, is_training=False))
         batch_size = min(self._config.predict_batch_size, 1 << (len(table) - 1).bit_length())  # few shapes, quick on few examples
         rows, is_real = prediction_order(table.lengths, batch_size)
         return self._input_fn(table, {"rows": rows, "is_real": is_real}), table.columns["num_cut"]
@@ -193,7 +193,7 @@ class Preprocessor:
             if table is not None:
                 logging.info("Reusing the features of %s %s: %s", task.name, split, path)
                 return table
-        table = self._make_table(task, task.get_examples(split), split)
+        table = self._make_table(task, split)
         write_table(path, table)
         return table
 
@@ -210,17 +210,21 @@ class Preprocessor:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _make_table(self, task: Task, examples: Sequence[Example], split: str = "texts") -> FeatureTable:
-        rows: list[dict[str, Any]] = []
-        for example in tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None):
+    def _make_table(self, task: Task, split: str) -> FeatureTable:
+        examples = task.get_examples(split)
+        for example in examples[:3] if self._config.log_examples else ():
             made = task.featurize(example, self._tokenizer, split == "train")
-            if self._config.log_examples and len(rows) < 3:
-                pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
-                logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
-            rows += made
-        cut = [row["num_cut"] for row in rows if row["num_cut"]]
-        length = self._config.max_seq_length
-        logging.info("%s %s: %d examples, %d of them cut to %d, %d pieces lost", task.name, split, len(rows), len(cut), length, sum(cut))
+            pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
+            logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
+        bar = tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None)
+        table = self._featurize(task, bar, is_training=split == "train")
+        cut = table.columns["num_cut"]
+        counts = (len(table), np.count_nonzero(cut), self._config.max_seq_length, cut.sum())
+        logging.info("%s %s: %d examples, %d of them cut to %d, %d pieces lost", task.name, split, *counts)
+        return table
+
+    def _featurize(self, task: Task, examples: Iterable[Example], is_training: bool) -> FeatureTable:
+        rows = [row for example in examples for row in task.featurize(example, self._tokenizer, is_training)]
         own_specs = [spec for spec in COMMON_SPECS if spec.name != "task_id"]
         return build_table(rows, [*own_specs, *task.get_feature_specs()])
 
