@@ -81,9 +81,9 @@ class Predictor:
             return [result for begin in range(0, len(rows), STRETCH) for result in self._predict(rows[begin : begin + STRETCH])]
 
     def _as_row(self, place: str, text: Texts) -> tuple[str, ...]:
-        row, columns = (text,) if isinstance(text, str) else tuple(text), self.task.text_columns
+        row, columns = tuple(text) if isinstance(text, tuple | list) else (text,), self.task.text_columns
         if len(row) != len(columns) or not all(isinstance(part, str) for part in row):
-            raise UserError(f"{place}: task {self.task.name} needs {len(columns)} ({', '.join(columns)}), got {str(text)[:40]!r}")
+            raise UserError(f"{place}: task {self.task.name} needs {len(columns)} ({', '.join(columns)}), got {text!r:.40}")
         self.task.check_texts(place, row)
         return row
 
