@@ -36,7 +36,7 @@ class Predictor:
     """A fine-tuned model that may be asked again and again, from several threads too.
 
     Args:
-      model: MODEL_DIR/HASH/seed_N/best, or a folder above that holds only one such.
+      model: MODEL_DIR/HASH/seed_N/best, or a folder (or pattern) above that holds only one such.
       task_name: which task to do, for a model of several.
       vocab_file: the model's vocabulary, if it lies neither beside the weights nor where it was in training.
       mixed_precision, precision: as in fine-tuning. Neither: float32, whatever the model was trained with.
@@ -114,7 +114,8 @@ def find_model(folder: str) -> str:
 
 
 def _configs_below(folder: str) -> Iterator[str]:
-    return glob.iglob(os.path.join(glob.escape(folder), "**", BEST, CONFIG), recursive=True)
+    start = glob.escape(folder) if os.path.isdir(folder) else folder  # a pattern, or nothing
+    return glob.iglob(os.path.join(start, "**", BEST, CONFIG), recursive=True)
 
 
 def _is_model(folder: str) -> bool:

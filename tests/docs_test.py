@@ -9,6 +9,7 @@ import pytest
 
 from configure_finetuning import FinetuningConfig
 from configure_pretraining import PretrainingConfig
+from finetune.prediction_files import PredictionConfig
 from pretrain import corpora
 from pretrain.dataset_builder import DatasetConfig
 from pretrain.dataset_inspector import InspectConfig
@@ -25,6 +26,7 @@ CONFIG_OF = {
     "inspect_dataset.py": InspectConfig,
     "run_pretraining.py": PretrainingConfig,
     "run_finetuning.py": FinetuningConfig,
+    "run_prediction.py": PredictionConfig,
 }
 
 

@@ -195,6 +195,7 @@ def test_the_model_is_found_below_a_folder_that_holds_no_other(best, tmp_path):
         shutil.copytree(best, tmp_path / "models" / name / "best")
     with pytest.raises(UserError, match=r"2 fine-tuned models in .*name one of .*models/one/best, .*models/two/best \(--model\)"):
         find_model(str(tmp_path / "models"))
+    assert find_model(str(tmp_path / "*" / "two")) == str(tmp_path / "models" / "two" / "best")
     for path in (tmp_path / "models" / "one" / "best").glob("model.ckpt*"):
         path.unlink()
     assert find_model(str(tmp_path / "models")) == str(tmp_path / "models" / "two" / "best"), "the other has no weights yet"
