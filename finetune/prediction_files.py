@@ -36,7 +36,7 @@ _NO_BREAKS = str.maketrans("\t\n\r", "   ")  # one character for one, so that of
 class PredictionConfig:
     """What to predict, from which file to which; every field is a flag of run_prediction.py."""
 
-    model: str = option("", "folder of a fine-tuned model: MODEL_DIR/HASH/seed_N/best, or one above that holds no other; * stands for any name")
+    model: str = option("", "fine-tuned model: MODEL_DIR/HASH/seed_N/best, or a folder above that holds no other; * stands for any name")
     input: str = option(STANDARD, "file with the texts; -: stdin")
     input_format: str | None = option(
         None, "text is one a line, with a tab between the two of a pair; null: by the suffix .tsv or .jsonl, else text", INPUT_FORMATS
