@@ -1,10 +1,13 @@
 """The script as a user runs it; what its answers are worth is tested in finetune/prediction_test.py."""
 
+import functools
 import json
+import os
 import pathlib
 import random
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -59,8 +62,17 @@ def answers(data_dir) -> list[dict]:
     return Predictor(str(data_dir), "nsmc").predict(TEXTS)
 
 
+_predictor = functools.cache(Predictor)
+
+
 @pytest.fixture
-def predict(data_dir, tmp_path, monkeypatch):
+def cached(monkeypatch) -> None:
+    """Models that are loaded once for all tests."""
+    monkeypatch.setattr(prediction_files, "Predictor", _predictor)
+
+
+@pytest.fixture
+def predict(data_dir, cached, tmp_path):
     """predict(data, name=value, ...) -> the output of predicting `data` from a file, in process."""
 
     def run(data: str | bytes, suffix: str = ".txt", output: str = "out.jsonl", **values) -> str:
@@ -77,8 +89,8 @@ def script(data_dir, *flags, stdin=b""):
     return subprocess.run(command, input=stdin, capture_output=True, timeout=300, cwd=ROOT)
 
 
-def test_from_stdin_to_stdout_with_nothing_else_there(data_dir):
-    result = script(data_dir, "--task_name=nsmc", stdin='\ufeff영화 좋다\r\n나쁘다 "배우\n'.encode())
+def test_from_stdin_to_stdout_with_nothing_else_there(data_dir, answers):
+    result = script(data_dir, "--task_name=nsmc", stdin=("\ufeff" + "\r\n".join(TEXTS)).encode())
     assert result.returncode == 0, result.stderr.decode()[-2000:]
     rows = [json.loads(line) for line in result.stdout.decode("utf-8").splitlines()]
     assert [(row["line"], row["text"]) for row in rows] == list(enumerate(TEXTS, 1))
@@ -188,12 +200,16 @@ def test_bad_standard_input_is_named_and_leaves_no_output(data_dir, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_in_a_later_stretch_leaves_the_old_output(predict, monkeypatch, tmp_path):
+def test_a_failure_in_a_later_stretch_of_a_pipe_leaves_the_old_output(data_dir, cached, monkeypatch, tmp_path):
     monkeypatch.setattr(prediction_files, "STRETCH", 1)
-    monkeypatch.setattr(prediction_files.os.path, "isfile", lambda path: False)  # as for a pipe: nothing is looked through first
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("영화\n좋다\n\n",))
+    writer.start()
     (tmp_path / "out.jsonl").write_text("old")
-    with pytest.raises(UserError, match="line 3: the line is empty"):
-        predict("영화\n좋다\n\n")
+    values = {"model": str(data_dir), "task_name": "nsmc", "input": str(tmp_path / "pipe"), "output": str(tmp_path / "out.jsonl")}
+    with pytest.raises(UserError, match="pipe, line 3: the line is empty"):
+        predict_file(PredictionConfig.create(values))
+    writer.join()
     assert (tmp_path / "out.jsonl").read_text() == "old" and len(list(tmp_path.iterdir())) == 2
 
 
