@@ -76,7 +76,13 @@ class FinetuningConfig:
 
     recipe: str = option("google", "preset of google-research/electra or of SKplanet/Dialog-KoELECTRA (ours)", RECIPES)
     model_size: str = option("small", "architecture, where no config.json lies beside the checkpoint", tuple(SIZE_PRESETS))
-    task_names: list[str] = option(["nsmc"], "tasks to learn, one model for all")
+    task_names: list[str] = option(["nsmc"], "tasks to learn")
+    multi_task: bool = option(True, "several tasks: one model for all; without it each task has a model and its recipe of its own (ours)")
+    task_hparams: dict[str, Any] = option(
+        {}, 'task -> settings for it alone, with --nomulti_task, such as {"nsmc": {"num_train_epochs": 1.0}} (ours)'
+    )
+    task_config: list[Any] = option([], "tasks of your own, as finetune.custom_task reads them from YAML files (ours)")
+    task_module: str = option("", "Python file or module that registers tasks of your own (ours)")
     model_hparam_overrides: dict[str, Any] = option({}, "BertConfig values that override the model size's")
     embedding_size: int | None = option(None, "width of the embeddings; small: 128, else the hidden size")
     vocab_size: int | None = option(None, "rows of the embedding table; null: as the checkpoint's config.json or the vocabulary has it")
@@ -140,16 +146,35 @@ class FinetuningConfig:
     def create(cls, model_name: str, data_dir: str, values: Mapping[str, Any]) -> "FinetuningConfig":
         """Returns the resolved configuration: presets, then `values`; UserError on anything unknown, mistyped or impossible."""
         user = hparams.check(cls, values)
+        given, own = user.get("task_names", []), _names(user.get("task_config", []))
+        if own:
+            user["task_names"] = [*given, *(name for name in own if name not in given)]
+        tasks = user.get("task_names", ["nsmc"])
+        if len(tasks) == 1:
+            user |= hparams.check(cls, _settings_of(str(tasks[0]), user.get("task_hparams", {})))
         size = user.get("model_size", "small")
         recipe = user.get("recipe", "google")
         presets = {"embedding_size": EMBEDDING_SIZES[size], **SIZE_PRESETS[size], **RECIPE_PRESETS[recipe]}
-        if len(tasks := user.get("task_names", [])) == 1:
+        if len(tasks) == 1:
             presets |= TASK_PRESETS.get((recipe, str(tasks[0])), {})
         if user.get("debug"):
             presets |= DEBUG_PRESET
             user["model_hparam_overrides"] = {**DEBUG_MODEL, **user.get("model_hparam_overrides", {})}
         config = cls(**{**presets, **user, "model_name": model_name, "data_dir": data_dir})
         return dataclasses.replace(config, **config._default_paths())
+
+    @classmethod
+    def create_each(cls, model_name: str, data_dir: str, values: Mapping[str, Any]) -> "list[FinetuningConfig]":
+        """The configurations that `values` ask for: one for all tasks together, or with multi_task=False one for each."""
+        config = cls.create(model_name, data_dir, values)
+        if len(config.task_names) == 1:
+            return [config]
+        if not config.multi_task:
+            own = {name: [found for found in config.task_config if found["name"] == name] for name in config.task_names}
+            return [cls.create(model_name, data_dir, {**values, "task_names": [name], "task_config": own[name]}) for name in own]
+        if config.task_hparams:
+            raise UserError(f"task_hparams={config.task_hparams} needs a model for each task (--nomulti_task)")
+        return [config]
 
     def _default_paths(self) -> dict[str, Any]:
         """Paths that were not given, in the places where google-research/electra has them."""
@@ -185,6 +210,25 @@ class FinetuningConfig:
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} must divide train_batch_size={self.train_batch_size} "
                 "(--gradient_accumulation_steps)"
             )
+
+
+def _settings_of(task: str, task_hparams: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `task_hparams` has for `task`; UserError for what a task cannot have of its own."""
+    settings = task_hparams.get(task, {})
+    if not isinstance(settings, dict):
+        raise UserError(f"task_hparams[{task!r}] must be an object of settings, got {settings!r} (--task_hparams)")
+    for name in settings:
+        if name in _NOT_IN_RESULT or name in ("task_names", "recipe", "model_size", "debug"):
+            raise UserError(f"task_hparams[{task!r}] has {name!r}, which is the same for all tasks (--task_hparams)")
+    return settings
+
+
+def _names(descriptions: list[Any]) -> list[str]:
+    """The names of the tasks in task_config."""
+    for description in descriptions:
+        if not isinstance(description, dict) or not isinstance(description.get("name"), str):
+            raise UserError(f"task_config must hold what finetune.custom_task reads from YAML files, got {description!r} (--task_config)")
+    return [description["name"] for description in descriptions]
 
 
 _AT_LEAST_ONE = (
@@ -226,6 +270,8 @@ def _check_ranges(config: FinetuningConfig) -> None:
 
 # What has no part in a result: where things lie, how many trials there are, and what is shown or kept of them.
 _NOT_IN_RESULT = (
+    "multi_task",
+    "task_hparams",  # what they hold for a task is among its settings
     "model_name",
     "data_dir",
     "log_examples",
@@ -245,6 +291,7 @@ _NOT_IN_RESULT = (
     "tpu_name",
     "tpu_zone",
     "gcp_project",
+    "task_module",
     "raw_data_dir",
     "vocab_file",
     "init_checkpoint",
@@ -256,4 +303,10 @@ _NOT_IN_RESULT = (
 
 def result_values(config: FinetuningConfig) -> Mapping[str, Any]:
     """The values of `config` that a score depends on; the files' contents and the trial's seed are accounted for by the runner."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_IN_RESULT}
+    return values | {"task_config": [definition(description) for description in config.task_config]}
+
+
+def definition(description: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of task_config without where its files lie: what a score depends on, beside their contents."""
+    return {key: value for key, value in description.items() if key not in ("path", "files")}

@@ -25,6 +25,7 @@ REQUIRED = [
     "rich>=13.8,<16",
     "ijson>=3.2,<4",
     "zstandard>=0.22,<0.26",
+    "PyYAML>=6.0,<7",
 ]
 EXTRAS = {
     "beam": ["apache-beam>=2.70,<3"],  # data building on Dataflow, Flink, Spark

@@ -28,17 +28,26 @@ class FinetuningRun:
     """All trials of one configuration, seed after seed."""
 
     def __init__(self, config: FinetuningConfig):
-        self._config, self._tasks, self._start = config, get_tasks(config), find_starting_point(config)
-        self._preprocessor = Preprocessor(config, self._tasks, self._start.tokenizer)
-        description = describe(config, self._tasks, self._start)
+        self.config, self.tasks, self._start = config, get_tasks(config), find_starting_point(config)
+        self._preprocessor = Preprocessor(config, self.tasks, self._start.tokenizer)
+        self.description = description = describe(config, self.tasks, self._start)
         self._model_dir = os.path.join(config.model_dir, description["config_hash"])
         self._results_dir = os.path.join(config.results_dir, f"{','.join(config.task_names)}-{description['config_hash']}")
         self.results = Results(self._results_dir, description)
 
+    @property
+    def _seeds(self) -> range:
+        return range(self.config.seed, self.config.seed + self.config.num_trials)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(map(self._is_finished, self._seeds))
+
     def run(self) -> Results:
         """Does the trials that are not finished yet; returns the results of all."""
-        config, last = self._config, self._config.seed + self._config.num_trials - 1
-        for seed in range(config.seed, last + 1):
+        config, last = self.config, self._seeds[-1]
+        for seed in self._seeds:
             if self._is_finished(seed):
                 logging.info("The trial with seed %d is finished: %s", seed, self._results_dir)
                 continue
@@ -54,28 +63,28 @@ class FinetuningRun:
         trial = self.results.find(seed)
         if trial is None:
             return False
-        scored = not self._config.do_eval or all("test" in splits for splits in trial["scores"].values())
+        scored = not self.config.do_eval or all("test" in splits for splits in trial["scores"].values())
         return scored and all(map(tf.io.gfile.exists, self._outputs(seed).values()))
 
     def _outputs(self, seed: int) -> dict[tuple[str, str], str]:
         """(task, split) -> file for the predictions that the trial with `seed` shall write."""
-        config = self._config
+        config = self.config
         if not (config.do_eval and config.write_test_outputs) or seed - config.seed >= config.n_writes_test:
             return {}
-        names = [(task.name, split) for task in self._tasks for split in task.get_test_splits()]
+        names = [(task.name, split) for task in self.tasks for split in task.get_test_splits()]
         return {(task, split): os.path.join(self._results_dir, f"{task}_{split}_seed_{seed}.tsv") for task, split in names}
 
     def _run_trial(self, seed: int) -> dict[str, Any]:
         """One trial from start weights to scores, as Results keeps it."""
-        logging.info("Seed %d of %s in %s", seed, ",".join(self._config.task_names), self._trial_dir(seed))
-        self._check_data()
+        logging.info("Seed %d of %s in %s", seed, ",".join(self.config.task_names), self._trial_dir(seed))
+        self.check_data()
         self._write_config(seed)
-        runner = ModelRunner(self._config, self._tasks, self._preprocessor, self._start, self._trial_dir(seed), seed)
-        if self._config.do_train:
+        runner = ModelRunner(self.config, self.tasks, self._preprocessor, self._start, self._trial_dir(seed), seed)
+        if self.config.do_train:
             runner.train()
         best, begin = runner.load_best(), time.monotonic()
         scores, rows, cut, reports = {}, {}, {}, {}
-        for task in self._tasks:
+        for task in self.tasks:
             tests = self._score_tests(runner, task, seed)
             scores[task.name] = {"dev": best["dev"][task.name], **{split: found for split, (found, _) in tests.items()}}
             reports[task.name] = {split: report for split, (_, report) in tests.items() if report}
@@ -86,17 +95,17 @@ class FinetuningRun:
         steps = {"selected_step": best["step"], "num_train_steps": runner.train_steps}
         return {"seed": seed, **steps, "seconds": seconds, "rows": rows, "cut": cut, "scores": scores, "reports": reports}
 
-    def _check_data(self) -> None:
+    def check_data(self) -> None:
         """Reads every split that will be needed: a bad row shall not come to light after hours of training."""
-        for task in self._tasks:
-            for split in ("train", "dev", *(task.get_test_splits() if self._config.do_eval else ())):
+        for task in self.tasks:
+            for split in ("train", "dev", *(task.get_test_splits() if self.config.do_eval else ())):
                 if task.standin_for(split):
                     logging.warning("%s %s: %s stands in for %s", task.name, split, task.path(split), task.standin_for(split))
                 self._preprocessor.num_examples(task, split)
 
     def _score_tests(self, runner: ModelRunner, task: Task, seed: int) -> dict[str, tuple[dict[str, float], dict[str, Any] | None]]:
         """Test split -> (metric -> value, report by label) with the selected weights; writes the predictions that were asked for."""
-        if not self._config.do_eval:
+        if not self.config.do_eval:
             return {}
         scores = {}
         for split in task.get_test_splits():
@@ -109,7 +118,7 @@ class FinetuningRun:
 
     def _write_config(self, seed: int) -> None:
         """config.json and the vocabulary beside the selected weights: all that is needed to use them, or to start from them."""
-        config, start, folder = self._config, self._start, os.path.join(self._trial_dir(seed), BEST)
+        config, start, folder = self.config, self._start, os.path.join(self._trial_dir(seed), BEST)
         value = {
             "finetuning": dataclasses.asdict(config) | {"seed": seed},
             "bert_config": start.bert_config.to_dict(),

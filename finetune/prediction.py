@@ -41,6 +41,7 @@ class Predictor:
       vocab_file: the model's vocabulary, if it lies neither beside the weights nor where it was in training.
       mixed_precision, precision: as in fine-tuning. Neither: float32, whatever the model was trained with.
       batch_size: texts per batch; None: the predict_batch_size of training.
+      task_module: where the user's module of tasks is now, if it was moved.
 
     Raises UserError for a folder without a model, another vocabulary or tokenizer than the model's, and an unknown task.
     """
@@ -53,9 +54,10 @@ class Predictor:
         mixed_precision: bool = False,
         precision: str | None = None,
         batch_size: int | None = None,
+        task_module: str = "",
     ):
         self.folder = find_model(model)
-        config = read_config(self.folder, vocab_file, batch_size)
+        config = read_config(self.folder, vocab_file, batch_size, task_module)
         self.task, self.max_seq_length = _choose_task(get_tasks(config), task_name), config.max_seq_length
         start = find_starting_point(config)
         self._preprocessor = Preprocessor(config, [self.task], start.tokenizer)
@@ -125,7 +127,7 @@ def _is_model(folder: str) -> bool:
     return isinstance(recorded, dict) and "finetuning" in recorded and checkpoint.latest(folder) is not None
 
 
-def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None) -> FinetuningConfig:
+def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None, task_module: str = "") -> FinetuningConfig:
     """The configuration of the model in `folder`, as it is needed to use it: nothing is trained, cached or taken from elsewhere."""
     path = os.path.join(folder, CONFIG)
     recorded = read_json(path, "model")
@@ -138,6 +140,7 @@ def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None
     return dataclasses.replace(
         config,
         init_checkpoint=folder,
+        task_module=task_module or config.task_module,
         vocab_file=vocab_file or (beside if tf.io.gfile.exists(beside) else trained_with),
         model_hparam_overrides={},  # config.json holds the shape itself, and the tokenizer
         tokenizer_type=None,

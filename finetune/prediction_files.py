@@ -48,6 +48,7 @@ class PredictionConfig:
     output_format: str | None = option(None, "null: by the suffix .tsv, else jsonl", OUTPUT_FORMATS)
     task_name: str | None = option(None, "task to do, for a model of several")
     vocab_file: str = option("", "the model's vocabulary; empty: beside the weights, else where it was in training")
+    task_module: str = option("", "Python file or module of your own tasks; empty: as in fine-tuning")
     predict_batch_size: int | None = option(None, "texts per batch; null: as in fine-tuning")
     mixed_precision: bool = option(False, "compute in half precision: bfloat16, or float16 on older GPUs")
     precision: str | None = option(None, "force a precision; null: float32, whatever the model was trained with", PRECISIONS)
@@ -80,9 +81,8 @@ def predict_file(config: PredictionConfig) -> None:
     """
     if config.input != STANDARD and "://" not in config.input and not os.path.exists(config.input):
         raise UserError(f"no file {config.input!r} (--input)")
-    predictor = Predictor(
-        config.model, config.task_name, config.vocab_file, config.mixed_precision, config.precision, config.predict_batch_size
-    )
+    precision = (config.mixed_precision, config.precision)
+    predictor = Predictor(config.model, config.task_name, config.vocab_file, *precision, config.predict_batch_size, config.task_module)
     if os.path.isfile(config.input):  # and no pipe, which could not be read again
         for _ in read_rows(config, predictor.task):
             pass
@@ -129,7 +129,7 @@ def read_rows(config: PredictionConfig, task: Task) -> Iterator[Row]:
         texts_of = _PARSERS[_format(config.input, config.input_format, "text")](lines, columns)
         for number, line in lines:
             texts = texts_of(line)
-            task.check_texts(f"{file.path}, line {number}", texts, " (--input)")
+            task.check_texts(f"{file.path}, line {number}", texts, "input")
             yield Row(number, texts)
     except _BadLine as error:
         raise UserError(f"{file.path}, line {number}: {error}") from error

@@ -48,18 +48,17 @@ class Results:
         files = self._description["files"]
         lines += [f"files of {task}: {', '.join(itertools.starmap(_file, splits.items()))}" for task, splits in files.items()]
         lines += [f"seeds: {', '.join(str(trial['seed']) for trial in self.trials)}", *self._cut_lines(), ""]
-        rows: list[tuple[str, ...]] = [("task", "split", "metric", "mean", "std", "trials", "rows", "time/trial", "stand-in for")]
+        rows: list[tuple[str, ...]] = [("task", "split", "metric", *NUMBERS, "trials", "rows", "time/trial", "stand-in for")]
         seconds = statistics.fmean(trial["seconds"] for trial in self.trials)
         for task, splits in summarize(self.trials).items():
             standin_for = ", ".join(dict.fromkeys(found["standin_for"] for found in files[task].values() if found["standin_for"]))
             for split, metrics in splits.items():
                 for metric, summary in metrics.items():
                     count = f"{next(trial['rows'][task][split] for trial in self.trials if split in trial['rows'][task]):,}"
-                    numbers = (f"{summary['mean']:.2f}", _number(summary["std"]), str(summary["trials"]), count)
-                    rows.append((task, split, metric, *numbers, _duration(seconds), standin_for))
+                    rows.append((task, split, metric, *numbers(summary), str(summary["trials"]), count, duration(seconds), standin_for))
         if not any(row[-1] for row in rows[1:]):
             rows = [row[:-1] for row in rows]
-        return "\n".join([*lines, *_align(rows, (0, 1, 2, 8)), *self._report_lines()])
+        return "\n".join([*lines, *_align(rows, (0, 1, 2, 10)), *self._report_lines()])
 
     def _cut_lines(self) -> list[str]:
         """What did not fit max_seq_length; the same in all trials, and 0 is not worth a line."""
@@ -72,25 +71,41 @@ class Results:
         ]
 
     def _report_lines(self) -> list[str]:
-        """Means over the trials of each label's scores, and the sum of their confusion matrices."""
-        found_by_split: dict[str, list[dict[str, Any]]] = {}
-        for trial in self.trials:
-            for task, splits in trial["reports"].items():
-                for split, report in splits.items():
-                    found_by_split.setdefault(f"{task} {split}", []).append(report)
+        """Scores label by label, and what each label was taken for."""
         lines = []
-        for name, reports in found_by_split.items():
+        for name, report in sum_reports(self.trials).items():
             rows: list[tuple[str, ...]] = [(name, "precision", "recall", "f1", "rows")]
-            for label, found in reports[0]["labels"].items():
-                means = (statistics.fmean(report["labels"][label][metric] for report in reports) for metric in rows[0][1:4])
-                rows.append((label, *(f"{mean:.2f}" for mean in means), f"{found['rows']:,}"))
+            for label, found in report["labels"].items():
+                rows.append((label, *(f"{found[metric]:.2f}" for metric in rows[0][1:4]), f"{found['rows']:,}"))
             lines += ["", *_align(rows, (0,))]
-            if "confusion" in reports[0]:
-                sums = np.sum([report["confusion"] for report in reports], axis=0)
-                trials = f", {len(reports)} trials" if len(reports) > 1 else ""
-                header = (f"is \\ taken for{trials}", *reports[0]["labels"])
-                lines += ["", *_align([header, *((label, *map(str, row)) for label, row in zip(header[1:], sums, strict=True))], (0,))]
+            if "confusion" in report:
+                trials = f", {report['trials']} trials" if report["trials"] > 1 else ""
+                header = (f"is \\ taken for{trials}", *report["labels"])
+                cells = ((label, *map(str, row)) for label, row in zip(header[1:], report["confusion"], strict=True))
+                lines += ["", *_align([header, *cells], (0,))]
         return lines
+
+
+def sum_reports(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """ "TASK SPLIT" -> what Task.get_report gave: means of each label's scores, sums of the confusion matrices, number of trials."""
+    found_by_split: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        for task, splits in trial["reports"].items():
+            for split, report in splits.items():
+                found_by_split.setdefault(f"{task} {split}", []).append(report)
+    return {name: _sum_reports(reports) for name, reports in found_by_split.items()}
+
+
+def _sum_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    labels = {
+        label: {metric: statistics.fmean(report["labels"][label][metric] for report in reports) for metric in ("precision", "recall", "f1")}
+        | {"rows": found["rows"]}
+        for label, found in reports[0]["labels"].items()
+    }
+    total: dict[str, Any] = {"labels": labels, "trials": len(reports)}
+    if "confusion" in reports[0]:
+        total["confusion"] = np.sum([report["confusion"] for report in reports], axis=0).tolist()
+    return total
 
 
 def _file(split: str, found: Mapping[str, Any]) -> str:
@@ -100,7 +115,11 @@ def _file(split: str, found: Mapping[str, Any]) -> str:
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """task -> split -> metric -> trials (how many), mean, std (of a sample; null for one trial), min and max over `trials`."""
+    """task -> split -> metric -> trials (how many), mean, median, std (of a sample), interval, min and max over `trials`.
+
+    interval: 95 % bootstrap interval of the mean (percentiles of the means of 10,000 resamples of the trials). It tells how far chance
+    in training moves the mean, not how far other test rows would; of three trials it is rough. Null for one trial, as is std.
+    """
     values: dict[tuple[str, str, str], list[float]] = {}
     for trial in trials:
         for task, splits in trial["scores"].items():
@@ -109,17 +128,40 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     values.setdefault((task, split, metric), []).append(value)
     summary: dict[str, Any] = {}
     for (task, split, metric), found in values.items():
-        std = statistics.stdev(found) if len(found) > 1 else None
-        line = {"trials": len(found), "mean": statistics.fmean(found), "std": std, "min": min(found), "max": max(found)}
-        summary.setdefault(task, {}).setdefault(split, {})[metric] = line
+        summary.setdefault(task, {}).setdefault(split, {})[metric] = _describe(found)
     return summary
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _describe(found: Sequence[float]) -> dict[str, Any]:
+    several = len(found) > 1
+    return {
+        "trials": len(found),
+        "mean": statistics.fmean(found),
+        "median": statistics.median(found),
+        "std": statistics.stdev(found) if several else None,
+        "interval": _bootstrap_interval(found) if several else None,
+        "min": min(found),
+        "max": max(found),
+    }
 
 
-def _duration(seconds: float) -> str:
+def _bootstrap_interval(found: Sequence[float]) -> list[float]:
+    """Always the same for the same numbers."""
+    means = np.random.default_rng(0).choice(found, (10_000, len(found))).mean(axis=1)
+    return [float(bound) for bound in np.percentile(means, (2.5, 97.5))]
+
+
+NUMBERS = ("mean", "std", "median", "95 % of means")
+
+
+def numbers(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """mean, std, median and interval as text."""
+    std = "-" if summary["std"] is None else f"{summary['std']:.2f}"
+    interval = "-" if summary["interval"] is None else "{:.2f} to {:.2f}".format(*summary["interval"])
+    return f"{summary['mean']:.2f}", std, f"{summary['median']:.2f}", interval
+
+
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
 

@@ -69,6 +69,9 @@ class Task(abc.ABC):
       standins: split -> name of a file of another origin that is read where the official one is absent.
       text_columns: what the one or two texts of an example are called, in files with columns or keys.
       allows_empty_text: whether a text may be empty; else it is an error that names the line.
+      row_name: what a row of a file is called, in errors and above written predictions.
+      files_flag: the flag that says where the files lie, for errors.
+      code: for a task of the user's own, a hash of its module, on which its results depend.
     """
 
     name: str
@@ -76,6 +79,9 @@ class Task(abc.ABC):
     standins: Mapping[str, str] = {}
     text_columns: Sequence[str]
     allows_empty_text: bool = False
+    row_name: str = "line"
+    files_flag: str = "raw_data_dir"
+    code: str = ""
 
     def __init__(self, config: FinetuningConfig):
         self.config = config
@@ -101,7 +107,8 @@ class Task(abc.ABC):
         """What a result depends on beside the configuration: the contents of the split's file, and how the task reads it."""
         with open(self.path(split), "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
-        return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest}
+        code = {"code": self.code} if self.code else {}
+        return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest, **code}
 
     def describe_files(self) -> dict[str, dict[str, Any]]:
         """split -> file, standin_for (the official file's name or null), and for a dev cut out of train its share."""
@@ -124,7 +131,7 @@ class Task(abc.ABC):
         if not examples and split == "dev":
             raise UserError(f"{self.path(split)} gives no dev examples with dev_fraction={self.config.dev_fraction} (--dev_fraction)")
         if not examples:
-            raise UserError(f"{self.path(split)} holds no examples (--raw_data_dir)")
+            raise UserError(f"{self.path(split)} holds no examples (--{self.files_flag})")
         return examples
 
     def _is_held_out(self, example: Example) -> bool:
@@ -139,11 +146,11 @@ class Task(abc.ABC):
     def read_examples(self, path: str) -> list[Any]:
         """All examples of one file. Raises UserError with file and line for a row that is not as it should be."""
 
-    def check_texts(self, place: str, texts: Sequence[str], hint: str = "") -> None:
-        """Raises UserError if no example can be made of `texts`, one for each of text_columns. `place` begins and `hint` ends the error."""
+    def check_texts(self, place: str, texts: Sequence[str], flag: str = "") -> None:
+        """Raises UserError if no example can be made of `texts`, one for each of text_columns. Errors begin with `place`."""
         for column, text in zip(self.text_columns, texts, strict=True):
             if not text.strip() and not self.allows_empty_text:
-                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text{hint}")
+                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text" + (f" (--{flag})" if flag else ""))
 
     @abc.abstractmethod
     def make_example(self, number: int, texts: Sequence[str]) -> Example:

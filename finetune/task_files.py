@@ -1,20 +1,28 @@
-"""Rows of task files, read as they are: quotes have no meaning, and a line with another number of fields is an error."""
+"""Rows of task files, read as they are: a row with another number of fields is an error, and only in CSV quotes have a meaning.
 
-from collections.abc import Sequence
+`flag` is the flag that said where the file lies, for errors.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from model.command import UserError, read_json
-from pretrain.text_files import read_lines
+from pretrain.text_files import TextFile, read_lines
 
 Row = tuple[int, dict[str, str]]
+FLAG = "raw_data_dir"
+ANOTHER = "is this the file of another task?"
 
 
-def read_tsv(path: str, columns: Sequence[str], has_header: bool = True) -> list[Row]:
+def read_tsv(path: str, columns: Sequence[str], has_header: bool = True, flag: str = FLAG) -> list[Row]:
     """Reads a tab-separated file with the columns `columns`, which its first line names if it `has_header`.
 
     'id\\tdocument\\tlabel\\n7\\t"good\\t1\\n' -> [(2, {"id": "7", "document": '"good', "label": "1"})]
 
-    A reader that honours quotes silently merges the lines between two of them.
+    A reader that honours quotes silently merges the lines between two of them. Without `columns` the header alone counts.
 
     Returns:
       (line number counting from 1, column -> field) for every row.
@@ -22,23 +30,56 @@ def read_tsv(path: str, columns: Sequence[str], has_header: bool = True) -> list
     Raises:
       UserError: another header, or a row with another number of fields.
     """
+    records = ((number, line.split("\t")) for number, line in enumerate(read_lines(path), 1))
+    return _read_table(path, "tab", records, columns, has_header, flag)
+
+
+def read_csv(path: str, columns: Sequence[str], has_header: bool = True, flag: str = FLAG) -> list[Row]:
+    """`read_tsv` for fields between commas: those that hold commas, quotes or line ends stand in quotes (RFC 4180).
+
+    'text,label\\n"비가, 온다",1\\n' -> [(2, {"text": "비가, 온다", "label": "1"})]; a row's number is that of its first line.
+    """
+    return _read_table(path, "comma", _csv_records(path, flag), columns, has_header, flag)
+
+
+def _csv_records(path: str, flag: str) -> Iterator[tuple[int, list[str]]]:
+    with io.TextIOWrapper(TextFile(path).stream(), encoding="utf-8", newline="") as file:
+        reader, number = csv.reader(file, strict=True), 1
+        try:
+            for fields in reader:
+                yield number, fields
+                number = reader.line_num + 1
+        except csv.Error as error:
+            raise UserError(f"{path}, line {number}: no row of CSV: {error} (--{flag})") from error
+
+
+def _read_table(
+    path: str, separator: str, records: Iterable[tuple[int, list[str]]], columns: Sequence[str], has_header: bool, flag: str
+) -> list[Row]:
+    """Names the fields of `records` (line number, fields)."""
     rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        fields = line.split("\t")
+    for index, (number, fields) in enumerate(records):
+        if index == 0 and not columns:
+            columns = _header(path, fields, flag)
         if len(fields) != len(columns):
-            hint = "; is this the file of another task?" if number == 1 else ""
+            hint = f"; {ANOTHER}" if index == 0 else ""
             expected = f"{len(columns)} ({', '.join(columns)})"
-            raise UserError(f"{path}, line {number}: {len(fields)} tab-separated fields instead of {expected}{hint} (--raw_data_dir)")
-        if has_header and number == 1 and fields != list(columns):
-            raise UserError(
-                f"{path}, line 1: the header is {fields} instead of {list(columns)}; is this the file of another task? (--raw_data_dir)"
-            )
-        if number > has_header:
+            raise UserError(f"{path}, line {number}: {len(fields)} {separator}-separated fields instead of {expected}{hint} (--{flag})")
+        if has_header and index == 0 and fields != list(columns):
+            raise UserError(f"{path}, line 1: the header is {fields} instead of {list(columns)}; {ANOTHER} (--{flag})")
+        if index >= has_header:
             rows.append((number, dict(zip(columns, fields, strict=True))))
     return rows
 
 
-def read_json_rows(path: str, keys: Sequence[str]) -> list[Row]:
+def _header(path: str, fields: list[str], flag: str) -> list[str]:
+    for index, field in enumerate(fields):
+        if field in fields[:index]:
+            raise UserError(f"{path}, line 1: the header names {field!r} twice; has the file a header? (--{flag})")
+    return fields
+
+
+def read_json_rows(path: str, keys: Sequence[str], flag: str = FLAG) -> list[Row]:
     """Reads a JSON list of objects; a key with a slash reaches into an object.
 
     [{"guid": "1", "premise": "비가 온다.", "labels": {"label": 3.5}}], ("premise", "labels/label")
@@ -50,15 +91,31 @@ def read_json_rows(path: str, keys: Sequence[str]) -> list[Row]:
     Raises:
       UserError: not such a list, or an object without one of the keys.
     """
-    objects = read_json(path, "raw_data_dir")
+    objects = read_json(path, flag)
     if not isinstance(objects, list):
-        raise UserError(f"{path} holds {type(objects).__name__} instead of a list; is this the file of another task? (--raw_data_dir)")
-    return [(number, {key: _value(found, key, f"{path}, row {number}") for key in keys}) for number, found in enumerate(objects, 1)]
+        raise UserError(f"{path} holds {type(objects).__name__} instead of a list; {ANOTHER} (--{flag})")
+    return [(number, _values(found, keys, f"{path}, row {number}", flag)) for number, found in enumerate(objects, 1)]
 
 
-def _value(found: Any, key: str, place: str) -> str:
+def read_json_lines(path: str, keys: Sequence[str], flag: str = FLAG) -> list[Row]:
+    """`read_json_rows` for a file with an object a line; the number is that of the line."""
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); {ANOTHER} (--{flag})") from error
+        rows.append((number, _values(found, keys, f"{path}, line {number}", flag)))
+    return rows
+
+
+def _values(found: Any, keys: Sequence[str], place: str, flag: str) -> dict[str, str]:
+    return {key: _value(found, key, place, flag) for key in keys}
+
+
+def _value(found: Any, key: str, place: str, flag: str) -> str:
     for part in key.split("/"):
         found = found.get(part) if isinstance(found, dict) else None
     if not isinstance(found, str | int | float):
-        raise UserError(f"{place}: no {key!r}; is this the file of another task? (--raw_data_dir)")
-    return str(found)
+        raise UserError(f"{place}: no {key!r}; {ANOTHER} (--{flag})")
+    return json.dumps(found) if isinstance(found, bool) else str(found)

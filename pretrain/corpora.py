@@ -18,15 +18,12 @@ means that the file is laid out in another way than the reader believes, and tex
 import abc
 import csv
 import dataclasses
-import importlib
-import importlib.util
 import json
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from model import user_modules
 from model.command import DataError, UserError
 from pretrain.json_events import ENDS, KINDS, STARTS, JsonEvents
 from pretrain.text_files import TextFile
@@ -86,24 +83,7 @@ def load_reader_module(module: str) -> None:
 
     Does nothing for a module that was imported before. Raises UserError for what cannot be imported.
     """
-    try:
-        if not module.endswith(".py"):
-            importlib.import_module(module)
-        elif (name := f"reader_module:{os.path.realpath(module)}") not in sys.modules:
-            _import_file(name, module)
-    except Exception as error:  # whatever the user's code does
-        raise UserError(f"cannot import {module!r}: {type(error).__name__}: {error} (--reader_module)") from error
-
-
-def _import_file(name: str, path: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader  # the name ends in .py
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(sys.modules[name])
-    except BaseException:
-        del sys.modules[name]
-        raise
+    user_modules.load(module, "reader_module")
 
 
 def gather(texts: Iterable[str | None]) -> Iterator[list[str]]:

@@ -1,53 +1,23 @@
-"""report.html: one page without scripts or anything from the network, for a phone, a desktop and a printer.
+"""report.html: what preprocess.py kept, removed and changed.
 
-`render` gets the report as corpus_report.py stores it: what must be hidden is hidden already. Every text goes through `_text`,
-and pictures hold no words but those of this file, because matplotlib's font has no Hangul.
+`render` gets the report as corpus_report.py stores it: what must be hidden is hidden already.
 """
 
-import base64
 import difflib
-import io
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pretrain.cleaning import RULES
+from pretrain.html_page import BLUE, page, picture, table, text
 
 _DESCRIPTIONS = {rule.name: rule.description for rule in RULES}
-_BLUE, _GREY = "#2f6db3", "#9aa5b1"
 _STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; color: #1f2933; background: #fff; line-height: 1.5; overflow-wrap: anywhere;
-  font-family: system-ui, -apple-system, "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", NanumGothic, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; padding-top: .6rem; border-top: 2px solid #d5dbe1; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, ul { margin: .4rem 0; }
-.note { color: #52606d; font-size: .875rem; }
-.warnings { border: 1px solid #d98e04; border-left-width: 6px; background: #fff8e6; padding: .6rem 1rem; border-radius: 4px; }
-.fine { border: 1px solid #3c8d40; border-left-width: 6px; background: #f0f8f0; padding: .6rem 1rem; border-radius: 4px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #e4e7eb; text-align: left; vertical-align: top; }
-.wide th, .wide td { overflow-wrap: normal; }
-.wide td:not(.number) { min-width: 8rem; }
-.wide tr > :first-child { position: sticky; left: 0; background: #fff; }
-.wide thead tr > :first-child, .wide .total > :first-child { background: #f5f7fa; }
-thead th { background: #f5f7fa; vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-thead .number { white-space: normal; }
-.total td, .total th { font-weight: 600; background: #f5f7fa; }
 .bar { display: inline-block; width: 5rem; height: .7rem; background: #e4e7eb; border-radius: 2px; margin-left: .4rem; }
 .bar i { display: block; height: 100%; background: #2f6db3; border-radius: 2px; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .5rem; }
-figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
 .pair { border: 1px solid #e4e7eb; border-radius: 4px; margin: .4rem 0; font-size: .9rem; }
 .pair div { padding: .3rem .6rem .3rem 4.2rem; position: relative; }
 .pair div + div { border-top: 1px solid #e4e7eb; }
@@ -56,10 +26,7 @@ del { background: #fbd5d5; text-decoration: none; border-radius: 2px; }
 ins { background: #cdeccf; text-decoration: none; border-radius: 2px; }
 .signs { display: flex; flex-wrap: wrap; gap: .35rem; padding: 0; list-style: none; }
 .signs li { border: 1px solid #d5dbe1; border-radius: 4px; padding: .1rem .45rem; font-size: .85rem; }
-code { font-size: .85em; }
-@media print { body { max-width: none; padding: 0; font-size: 9pt; } .wide { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; } h2, h3, .rule { break-after: avoid; } .plots, .pair, tr { break-inside: avoid; } .bar { display: none; }
-  .plots { grid-template-columns: repeat(3, 1fr); } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+@media print { .pair { break-inside: avoid; } .bar { display: none; } }
 """
 
 
@@ -75,14 +42,9 @@ def render(report: Mapping[str, Any]) -> str:
         "<h2>Output files</h2>",
         _outputs(report["outputs"]),
         "<h2>Settings</h2>",
-        _table(["setting", "value"], [[_text(key), _text(_setting(value))] for key, value in report["settings"].items()]),
+        table(["setting", "value"], [[text(key), text(_setting(value))] for key, value in report["settings"].items()]),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Corpus report</title>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
-
-
-def _text(value: Any) -> str:
-    return escape(str(value))
+    return page("Corpus report", body, _STYLE)
 
 
 def _setting(value: Any) -> str:
@@ -92,22 +54,11 @@ def _setting(value: Any) -> str:
 def _warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return '<div class="fine">Nothing here asks for action; still look at the examples.</div>'
-    items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{text(warning)}</li>" for warning in warnings)
     return f'<div class="warnings"><strong>Look at this before you train</strong><ul>{items}</ul></div>'
 
 
 # ---- tables
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, totals: Sequence[int] = ()) -> str:
-    """A table of HTML cells; the last `numbers` columns are aligned to the right, the rows at the places `totals` stand out."""
-    texts = len(head) - numbers
-
-    def line(row: Sequence[str], tag: str) -> str:
-        return "".join(f'<{tag} class="number">{cell}</{tag}>' if i >= texts else f"<{tag}>{cell}</{tag}>" for i, cell in enumerate(row))
-
-    body = [f'<tr class="total">{line(row, "td")}</tr>' if i in totals else f"<tr>{line(row, 'td')}</tr>" for i, row in enumerate(rows)]
-    return f'<div class="wide"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 _STEPS = (
@@ -128,10 +79,10 @@ def _summary(corpora: Mapping[str, Any]) -> str:
     groups = dict.fromkeys(corpus["group"] for corpus in corpora.values())
     for group in groups:
         members = {name: _counts(corpus) for name, corpus in corpora.items() if corpus["group"] == group}
-        rows += [_summary_row(_text(name), counts) for name, counts in members.items()]
+        rows += [_summary_row(text(name), counts) for name, counts in members.items()]
         if len(members) > 1 and len(groups) > 1:
             totals.append(len(rows))
-            rows.append(_summary_row(f"all of {_text(group)}", _sum(members.values())))
+            rows.append(_summary_row(f"all of {text(group)}", _sum(members.values())))
     if len(corpora) > 1:
         totals.append(len(rows))
         rows.append(_summary_row("all", _sum(map(_counts, corpora.values()))))
@@ -140,7 +91,7 @@ def _summary(corpora: Mapping[str, Any]) -> str:
         "MB are those of the text as it was read and as it was written. The numbers behind them count documents, in the order of "
         "the steps; those dropped by cleaning and those found in test files are single texts, of which a document may hold several."
     )
-    return _table(head, rows, numbers=len(head) - 1, totals=totals) + f'<p class="note">{note}</p>'
+    return table(head, rows, numbers=len(head) - 1, totals=totals) + f'<p class="note">{note}</p>'
 
 
 def _counts(corpus: Mapping[str, Any]) -> list[int]:
@@ -176,11 +127,11 @@ def _megabytes(size: int) -> str:
 
 def _outputs(outputs: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [_text(file["file"]), f"<code>{_text(file['sha256'][:16])}</code>", *(f"{file[name]:,}" for name in ("documents", "sentences"))]
+        [text(file["file"]), f"<code>{text(file['sha256'][:16])}</code>", *(f"{file[name]:,}" for name in ("documents", "sentences"))]
         + [_megabytes(file["bytes"])]
         for file in outputs
     ]
-    return _table(["file", "SHA-256 begins", "documents", "sentences", "MB"], rows, numbers=3)
+    return table(["file", "SHA-256 begins", "documents", "sentences", "MB"], rows, numbers=3)
 
 
 # ---- a corpus
@@ -192,7 +143,7 @@ def _corpus(name: str, corpus: Mapping[str, Any]) -> str:
     about = (
         f"Read as {corpus['reader']} from {len(files):,} file(s) of {size} MB, {corpus['read']['texts']:,} texts; group {corpus['group']}."
     )
-    parts = [f"<h2>{_text(name)}</h2>", f'<p class="note">{_text(about)}</p>', _plots(name, corpus), _rules(corpus), _excluded(corpus)]
+    parts = [f"<h2>{text(name)}</h2>", f'<p class="note">{text(about)}</p>', _plots(name, corpus), _rules(corpus), _excluded(corpus)]
     return "\n".join([*parts, _unusual(corpus["statistics"]["unusual"]), _examples(corpus)])
 
 
@@ -201,20 +152,20 @@ def _rules(corpus: Mapping[str, Any]) -> str:
         return "<p>Cleaning changed nothing.</p>"
     texts = max(1, corpus["read"]["texts"])
     rows = [
-        [_text(rule), _text(_DESCRIPTIONS.get(rule, "")), f"{counts['texts']:,}", f"{counts['texts'] / texts:.2%}"]
+        [text(rule), text(_DESCRIPTIONS.get(rule, "")), f"{counts['texts']:,}", f"{counts['texts'] / texts:.2%}"]
         + [f"{counts['dropped']:,}", f"{counts['characters']:,}"]
         for rule, counts in corpus["rules"].items()
     ]
     head = ["rule", "what it does", "texts changed", "of all", "of them dropped", "characters removed"]
-    return "<h3>Cleaning</h3>" + _table(head, rows, numbers=4)
+    return "<h3>Cleaning</h3>" + table(head, rows, numbers=4)
 
 
 def _excluded(corpus: Mapping[str, Any]) -> str:
     excluded = corpus.get("excluded", {})
     if not excluded:
         return ""
-    rows = [[_text(file), *(f"{counts.get(kind, 0):,}" for kind in ("exact", "loose"))] for file, counts in excluded.items()]
-    return "<h3>Texts that are also in files of --exclude</h3>" + _table(["file", "exactly", "loosely"], rows, numbers=2)
+    rows = [[text(file), *(f"{counts.get(kind, 0):,}" for kind in ("exact", "loose"))] for file, counts in excluded.items()]
+    return "<h3>Texts that are also in files of --exclude</h3>" + table(["file", "exactly", "loosely"], rows, numbers=2)
 
 
 def _unusual(unusual: Mapping[str, int]) -> str:
@@ -224,7 +175,7 @@ def _unusual(unusual: Mapping[str, int]) -> str:
     for code, number in unusual.items():
         char = chr(int(code[2:], 16))
         shown = char if char.isprintable() else code
-        signs.append(f'<li title="{_text(code)} {_text(unicodedata.name(char, ""))}">{_text(shown)} {number:,}</li>')
+        signs.append(f'<li title="{text(code)} {text(unicodedata.name(char, ""))}">{text(shown)} {number:,}</li>')
     return f'<h3>Commonest characters that no Korean keyboard has</h3><ul class="signs">{"".join(signs)}</ul>'
 
 
@@ -235,7 +186,7 @@ def _examples(corpus: Mapping[str, Any]) -> str:
     note = "" if corpus["moderated"] else '<p class="note">Nobody moderated this corpus: its words are hidden.</p>'
     blocks = []
     for rule, pairs in corpus["examples"].items():
-        blocks.append(f'<p class="rule"><strong>{_text(rule)}</strong> <span class="note">{_text(_DESCRIPTIONS.get(rule, ""))}</span></p>')
+        blocks.append(f'<p class="rule"><strong>{text(rule)}</strong> <span class="note">{text(_DESCRIPTIONS.get(rule, ""))}</span></p>')
         for before, after in pairs:
             old, new = _highlighted(before, after)
             blocks.append(f'<div class="pair"><div><b>before</b>{old}</div><div><b>after</b>{new or "<em>dropped</em>"}</div></div>')
@@ -245,7 +196,7 @@ def _examples(corpus: Mapping[str, Any]) -> str:
 def _highlighted(before: str, after: str) -> tuple[str, str]:
     old, new = [], []
     for tag, old_start, old_end, new_start, new_end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        gone, come = _text(before[old_start:old_end]), _text(after[new_start:new_end])
+        gone, come = text(before[old_start:old_end]), text(after[new_start:new_end])
         old.append(gone if tag == "equal" or not gone else f"<del>{gone}</del>")
         new.append(come if tag == "equal" or not come else f"<ins>{come}</ins>")
     return "".join(old), "".join(new)
@@ -276,7 +227,7 @@ def _plots(name: str, corpus: Mapping[str, Any]) -> str:
 
 def _histogram(name: str, xlabel: str, ylabel: str, bounds: Sequence[int], counts: Sequence[int]) -> str:
     def draw(axes: Axes) -> None:
-        axes.bar(range(len(counts)), counts, width=0.9, color=_BLUE)
+        axes.bar(range(len(counts)), counts, width=0.9, color=BLUE)
         step = max(1, len(counts) // 7)
         axes.set_xticks(range(0, len(counts), step), [_short(bounds[i]) for i in range(0, len(counts), step)])
         axes.set_xlabel(xlabel)
@@ -286,14 +237,14 @@ def _histogram(name: str, xlabel: str, ylabel: str, bounds: Sequence[int], count
 
     fullest = max(range(len(counts)), key=lambda i: counts[i])
     until = f"up to {bounds[fullest + 1] - 1:,}" if fullest + 1 < len(bounds) else "and more"
-    return _picture(draw, f"{name}: {ylabel} by {xlabel}; the commonest are {bounds[fullest]:,} {until}, {counts[fullest]:,} {ylabel}")
+    return picture(draw, f"{name}: {ylabel} by {xlabel}; the commonest are {bounds[fullest]:,} {until}, {counts[fullest]:,} {ylabel}")
 
 
 def _bars(name: str, title: str, bars: Mapping[str, int]) -> str:
     total = sum(bars.values())
 
     def draw(axes: Axes) -> None:
-        drawn = axes.barh(list(bars), list(bars.values()), color=_BLUE)
+        drawn = axes.barh(list(bars), list(bars.values()), color=BLUE)
         axes.bar_label(drawn, [_short(number) for number in bars.values()], padding=3, fontsize=8)
         axes.set_ylim(max(len(bars), 4) - 0.4, -0.6)
         axes.margins(x=0.18)
@@ -302,7 +253,7 @@ def _bars(name: str, title: str, bars: Mapping[str, int]) -> str:
         axes.xaxis.set_major_formatter(lambda value, _: _short(value))
 
     words = ", ".join(f"{key} {number:,} ({number / total:.1%})" for key, number in bars.items())
-    return _picture(draw, f"{name}: {title}: {words}")
+    return picture(draw, f"{name}: {title}: {words}")
 
 
 def _short(number: float) -> str:
@@ -311,18 +262,3 @@ def _short(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g}{sign}"
     return f"{number:g}"
-
-
-def _picture(draw: Callable[[Axes], None], words: str) -> str:
-    """An SVG within the page, `words` for those who cannot see it."""
-    figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(labelsize=8, color=_GREY)
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": words}):  # otherwise its ids are random
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<figure><img alt="{_text(words)}" src="data:image/svg+xml;base64,{data}"></figure>'

@@ -1,7 +1,9 @@
-"""README and docs: every link, script and flag in them exists, and the reader that they show as an example works."""
+"""README and docs: every link, script and flag in them exists, and the reader and the tasks that they show as examples work."""
 
 import dataclasses
+import json
 import pathlib
+import random
 import re
 import shlex
 
@@ -9,6 +11,9 @@ import pytest
 
 from configure_finetuning import FinetuningConfig
 from configure_pretraining import PretrainingConfig
+from finetune import custom_task, task_builder
+from finetune.custom_task import TaskDescription, read_description
+from finetune.finetuning_run import FinetuningRun
 from finetune.prediction_files import PredictionConfig
 from pretrain import corpora
 from pretrain.dataset_builder import DatasetConfig
@@ -98,3 +103,67 @@ def test_beam_knows_the_arguments_that_are_shown():
     for arguments in map(shlex.split, shown):
         known = options.PipelineOptions(arguments).get_all_options(drop_default=True)
         assert {argument[2:].partition("=")[0] for argument in arguments} == set(known)
+
+
+SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+TINY = {"init_checkpoint": "none", "tokenizer_type": "wordpiece", "model_hparam_overrides": SHAPE, "max_seq_length": 16}
+FAST = {"learning_rate": 3e-3, "layerwise_lr_decay": 0.0, "num_train_epochs": 6.0, "train_batch_size": 16}
+
+
+def _write_task(folder, rows):
+    """Train and test files of the header and the rows `rows`, a number before every text, and a vocabulary of all words."""
+    header, *examples = rows
+    generator = random.Random(3)
+    folder.mkdir(parents=True)
+    for split, count in (("train", 400), ("test", 40)):
+        lines = [f"{generator.randrange(100)} {generator.choice(examples)}" for _ in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    words = {word for row in examples for word in row.partition("\t")[0].split()}
+    return "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(100)), *sorted(words)]) + "\n"
+
+
+def _values_as_shown(folder, index):
+    """The flags of the page's command number `index`, with what it names in `folder`."""
+    words = _commands(TEXTS["adding_a_task.md"])[index][2:]
+    return [re.sub(r"=(my_data|my_tasks|intent/)", rf"={folder}/\1", word) for word in words if not word.startswith("--num_trials")]
+
+
+def test_the_task_without_code_takes_under_30_lines_and_comes_to_a_score(run_script, tmp_path):
+    text = TEXTS["adding_a_task.md"]
+    description, command, (rows,) = _blocks(text, "yaml")[0], _blocks(text, "bash")[0], _blocks(text, "text")
+    assert len((description + command).splitlines()) < 30
+    vocabulary = _write_task(tmp_path / "intent", rows.splitlines())
+    (tmp_path / "my_data").mkdir()
+    (tmp_path / "my_data" / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    (tmp_path / "intent" / "task.yaml").write_text(description, encoding="utf-8")
+    output = run_script("run_finetuning.py", *_values_as_shown(tmp_path, 0), f"--hparams={json.dumps(TINY | FAST)}").stdout
+    (row,) = [line.split() for line in output.splitlines() if line.startswith("intent  test   f1 ")]
+    assert float(row[3]) > 90
+
+
+def test_the_task_with_code_takes_under_30_lines_and_comes_to_a_score(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_builder, "TASKS", dict(task_builder.TASKS))
+    (code,) = _blocks(TEXTS["adding_a_task.md"], "python")
+    assert len(code.splitlines()) < 30
+    vocabulary = _write_task(
+        tmp_path / "my_data" / "tasks" / "politeness", ["sentence\tlevel", "밥 먹었어\t반말", "식사 하셨습니까\t존댓말"]
+    )
+    (tmp_path / "my_data" / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    (tmp_path / "my_tasks.py").write_text(code, encoding="utf-8")
+    user = dict(word.removeprefix("--").split("=") for word in _values_as_shown(tmp_path, 1))
+    values = {**TINY, **FAST, **user, "task_names": [user["task_names"]]}
+    config = FinetuningConfig.create(values.pop("model_name"), values.pop("data_dir"), values)
+    assert FinetuningRun(config).run().trials[0]["scores"]["politeness"]["test"]["balanced_accuracy"] > 90
+
+
+def test_all_descriptions_of_tasks_are_valid_and_every_key_is_explained(tmp_path):
+    text = TEXTS["adding_a_task.md"]
+    kinds = set()
+    for block in _blocks(text, "yaml"):
+        (tmp_path / "task.yaml").write_text(block, encoding="utf-8")
+        kinds.add(read_description(str(tmp_path / "task.yaml")).type)
+    assert kinds == set(custom_task.METRICS)
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {field.name for field in dataclasses.fields(TaskDescription)} - {
+        "path"
+    }
+    assert all(f"`{metric}`" in text for metrics in custom_task.METRICS.values() for metric in metrics)

@@ -42,7 +42,7 @@ def test_the_script_trains_scores_and_prints_the_table(run_script, data_dir):
     result = run_script("run_finetuning.py", *arguments(data_dir, "--num_train_epochs=1", "--task_names=nsmc"))
     assert "recipe: google" in result.stdout and "start: random weights" in result.stdout
     (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("nsmc  test   accuracy")]
-    assert 0 <= float(row[3]) <= 100 and row[5:7] == ["1", "20"]
+    assert 0 <= float(row[3]) <= 100 and row[7:9] == ["1", "20"]
     (folder,) = (data_dir / "models" / "tiny" / "results").iterdir()
     assert json.loads((folder / "results.json").read_text())["trials"][0]["seed"] == 42
 
@@ -58,6 +58,12 @@ def test_a_bad_row_ends_with_code_2_and_one_sentence(run_script, data_dir):
     result = run_script("run_finetuning.py", *arguments(data_dir), check=False)
     assert_refused(result, ["ratings_train.txt, line 102", "label '긍정'", "allowed: 0, 1"])
     assert not (data_dir / "models" / "tiny" / "results").exists()
+
+
+def test_a_mistake_in_a_task_of_ones_own_ends_with_code_2_and_one_sentence(run_script, data_dir):
+    (data_dir / "mood.yaml").write_text("name: mood\ntype: clasification\n", encoding="utf-8")
+    result = run_script("run_finetuning.py", *arguments(data_dir, f"--task_config={data_dir}/mood.yaml"), check=False)
+    assert_refused(result, ["mood.yaml: type must be one of classification, regression, tagging", "'clasification'", "--task_config"])
 
 
 def assert_refused(result, words):

@@ -18,7 +18,7 @@ from pretrain.dataset_builder import DatasetConfig
 from pretrain.vocab_builder import VocabConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUNNABLE = ["quickstart.sh", "run_tests.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
+RUNNABLE = ["quickstart.sh", "run_tests.sh", "finetune_all.sh", "download_data.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
 ALL = [*RUNNABLE, "common.sh", "pretrain_steps.sh"]
 CONFIG_OF = {
     "build_vocab.py": VocabConfig,
@@ -31,7 +31,7 @@ INPUT = f"--corpus_dir={ROOT}/data/sample/corpus"
 
 def bash(*command: str, **environment: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, **environment}
-    return subprocess.run(["bash", *command], capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
+    return subprocess.run(["bash", *command], capture_output=True, text=True, timeout=900, cwd=ROOT, env=environment)
 
 
 def check_flags(command: list[str]) -> None:
@@ -63,6 +63,7 @@ def test_help_is_the_comment_at_the_top(name):
         (["quickstart.sh", "--data_dir=/no/such"], "no folder '/no/such' (--data_dir)"),
         (["quickstart.sh", "--data_dir=tests/golden"], "golden/corpus (--data_dir)"),
         (["quickstart.sh", "--fast"], "unexpected argument '--fast'"),
+        (["finetune_all.sh", "nsmc"], "unexpected argument 'nsmc'"),
         (["pretrain_gpu.sh"], "--corpus_dir is required"),
         (["pretrain_gpu.sh", INPUT], "--output_dir is required"),
         (["pretrain_gpu.sh", "--corpus_dir=/no/such", "--output_dir=x"], "no folder '/no/such' (--corpus_dir)"),
@@ -220,13 +221,45 @@ def test_results_table_shows_both_starts(tmp_path):
     assert "pre-trained" in lines[-2] and "random" in lines[-1]
 
 
-@pytest.mark.slow
-def test_quickstart_goes_the_whole_way_and_again_without_work(checkout):
-    """On a slice of the sample and with few steps: text to results table, then the same command once more."""
+def _copy_code(checkout: pathlib.Path) -> None:
     for name in (*CONFIG_OF, "configure_pretraining.py", "configure_finetuning.py"):
         shutil.copy(ROOT / name, checkout)
     for name in ("model", "pretrain", "finetune", "configs"):
         shutil.copytree(ROOT / name, checkout / name)
+
+
+def test_finetune_all_needs_the_quickstart_or_a_model(checkout):
+    result = bash(str(checkout / "scripts" / "finetune_all.sh"))
+    assert result.returncode == 2 and "run scripts/quickstart.sh first, or give --data_dir and --model_name" in result.stderr
+
+
+@pytest.mark.slow
+def test_finetune_all_scores_the_six_sample_tasks_and_again_without_work(checkout):
+    _copy_code(checkout)
+    sample, home = ROOT / "data" / "sample", checkout / "home"
+    home.mkdir()
+    text = "".join(path.read_text(encoding="utf-8") for path in sample.rglob("*train*.t*"))
+    characters = sorted({char for char in text if not char.isspace()})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + char for char in characters)]
+    (home / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    shape = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    hparams = {"model_hparam_overrides": shape, "embedding_size": 16, "init_checkpoint": "none", "tokenizer_type": "wordpiece"}
+    hparams |= {"max_seq_length": 32, "num_train_epochs": 0.1, "predict_batch_size": 128}
+    flags = [f"--data_dir={home}", "--model_name=tiny", f"--raw_data_dir={sample}", f"--hparams={json.dumps(hparams)}", "--recipe=google"]
+    first = bash(str(checkout / "scripts" / "finetune_all.sh"), *flags)
+    assert first.returncode == 0, first.stderr[-3000:]
+    row = next(line for line in first.stdout.splitlines() if "**tiny** (ours)" in line)
+    assert len(re.findall(r"\d+\.\d\d ", row)) == 6 and "stand-in" not in first.stdout
+    (page,) = (home / "models" / "tiny" / "results").glob("benchmark-*/benchmark.html")
+    assert row.split("|")[2].strip() in page.read_text(encoding="utf-8")
+    again = bash(str(checkout / "scripts" / "finetune_all.sh"), *flags)
+    assert again.returncode == 0 and again.stdout == first.stdout and "Training" not in again.stderr
+
+
+@pytest.mark.slow
+def test_quickstart_goes_the_whole_way_and_again_without_work(checkout):
+    """On a slice of the sample and with few steps: text to results table, then the same command once more."""
+    _copy_code(checkout)
     data = checkout / "own data"
     for source, lines in (("corpus/dialogues.txt", 600), ("nsmc/ratings_train.txt", 161), ("nsmc/ratings_test.txt", 41)):
         (data / source).parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,23 @@
-"""Writes the sample data: Korean text to pre-train on and a sentiment task in the format of NSMC.
+"""Writes the sample data: Korean text to pre-train on, and six small task sets in the layouts of the benchmark.
 
-    python data/sample/make_sample.py            # rewrites data/sample/corpus and data/sample/nsmc
+    python data/sample/make_sample.py            # rewrites the folders of data/sample
 
 Needs nothing but Python. The same seed writes the same bytes, and the files in the repository are what it writes; the text is
-composed from the scenes in dialogues.py, passages.py and reviews.py beside this file, and none of it comes from elsewhere.
+composed from the scenes and sentences in the other modules beside this file, and none of it comes from elsewhere.
 """
 
 import argparse
 import pathlib
 import random
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
+from comments import COMMENTS, comment
 from dialogues import SCENES, Scene
+from entities import tagged_sentence
 from grammar import Noun, Predicate, draw, render, word
+from inferences import inference
+from pairs import caption_pair, question_pair
 from passages import PASSAGES
 from reviews import ASPECTS, JUDGEMENTS, OPENINGS, SHORT, SUBJECTS, USES, VERDICTS, WHEN
 
@@ -39,8 +44,63 @@ SAD_STEMS = ("아프", "아파", "힘들", "걱정", "미안", "아쉽", "속상
 SLANG = {"응,": "ㅇㅇ", "고마워": "ㄱㅅ", "정말?": "ㄹㅇ?", "알겠어": "ㅇㅋ", "미안해": "ㅈㅅ"}
 
 
+class TaskSet(NamedTuple):
+    """A task other than NSMC: its files, and how a row of them comes about."""
+
+    columns: str  # separated by spaces
+    text_columns: str  # those that make two rows the same
+    rows: dict[str, int]  # file -> number of rows
+    make: Callable[[random.Random], tuple[str, ...]]
+    label: str = ""  # the column in which NOISE of the rows are wrong
+    labels: Sequence[str] = ()
+    has_header: bool = True
+
+
+def _korsts_row(rng: random.Random) -> tuple[str, ...]:
+    score, first, second = caption_pair(rng)
+    return "main-captions", "sample", "2024", f"{rng.randrange(10000):04}", f"{score:.3f}", first, second
+
+
+NOISE = 0.025
+TASKS = {
+    "question-pair": TaskSet(
+        columns="question1 question2 is_duplicate",
+        text_columns="question1 question2",
+        rows={"train.tsv": 700, "dev.tsv": 100, "test.tsv": 150},
+        make=question_pair,
+        label="is_duplicate",
+        labels=("0", "1"),
+    ),
+    "hate-speech": TaskSet(
+        columns="title comment bias hate",
+        text_columns="comment",
+        rows={"train.tsv": 500, "val.tsv": 120},
+        make=comment,
+        label="hate",
+        labels=tuple(COMMENTS),
+    ),
+    "naver-ner": TaskSet("words tags", "words", {"train.tsv": 500, "test.tsv": 120}, tagged_sentence, has_header=False),
+    "kornli": TaskSet(
+        columns="sentence1 sentence2 gold_label",
+        text_columns="sentence1 sentence2",
+        rows={"multinli.train.ko.tsv": 600, "xnli.dev.ko.tsv": 100, "xnli.test.ko.tsv": 120},
+        make=inference,
+        label="gold_label",
+        labels=("entailment", "neutral", "contradiction"),
+    ),
+    "korsts": TaskSet(
+        columns="genre filename year id score sentence1 sentence2",
+        text_columns="sentence1 sentence2",
+        rows={"sts-train.tsv": 500, "sts-dev.tsv": 100, "sts-test.tsv": 120},
+        make=_korsts_row,
+        label="score",
+        labels=[f"{score}.000" for score in range(6)],
+    ),
+}
+
+
 def make_sample(output_dir: pathlib.Path, seed: int) -> None:
-    """Writes `output_dir`/corpus/*.txt and `output_dir`/nsmc/ratings_{train,test}.txt."""
+    """Writes `output_dir`/corpus/*.txt, `output_dir`/nsmc/ratings_{train,test}.txt and the files of TASKS."""
     rows = _rows(random.Random(f"{seed}-nsmc"))
     task_texts = {text for text, _ in rows}
     makers: dict[str, Callable[[random.Random], list[str]]] = {
@@ -50,12 +110,17 @@ def make_sample(output_dir: pathlib.Path, seed: int) -> None:
         "reviews": _review,
         "comments": _comments,
     }
+    corpus: set[str] = set()
     for name, count in DOCUMENTS.items():
         documents = _distinct(makers[name], random.Random(f"{seed}-{name}"), count, task_texts)
+        corpus.update(line for document in documents for line in document)
         _write(output_dir / "corpus" / f"{name}.txt", "\n\n".join("\n".join(document) for document in documents) + "\n")
     numbered = [f"{FIRST_ID + index}\t{text}\t{label}\n" for index, (text, label) in enumerate(rows)]
     _write(output_dir / "nsmc" / "ratings_train.txt", "".join([HEADER + "\n", *numbered[:TRAIN_ROWS]]))
     _write(output_dir / "nsmc" / "ratings_test.txt", "".join([HEADER + "\n", *numbered[TRAIN_ROWS:]]))
+    for name, task in TASKS.items():
+        for file, lines in _task_files(task, random.Random(f"{seed}-{name}"), corpus).items():
+            _write(output_dir / name / file, "".join(line + "\n" for line in lines))
 
 
 def _distinct(make: Callable[[random.Random], list[str]], rng: random.Random, count: int, banned: Collection[str]) -> list[list[str]]:
@@ -156,13 +221,32 @@ def _rows(rng: random.Random) -> list[tuple[str, int]]:
     return rows
 
 
+def _task_files(task: TaskSet, rng: random.Random, banned: Collection[str]) -> dict[str, list[str]]:
+    """file -> lines. No two rows of the task have the same texts, in whichever order, and none has a text in `banned`."""
+    columns, seen = task.columns.split(), set()
+    files = {file: ["\t".join(columns)] if task.has_header else [] for file in task.rows}
+    for file, count in task.rows.items():
+        left = count
+        while left:
+            row = dict(zip(columns, task.make(rng), strict=True))
+            texts = frozenset(row[column] for column in task.text_columns.split())
+            if texts in seen or not texts.isdisjoint(banned):
+                continue
+            seen.add(texts)
+            if task.label and rng.random() < NOISE:
+                row[task.label] = rng.choice([label for label in task.labels if label != row[task.label]])
+            files[file].append("\t".join(row.values()))
+            left -= 1
+    return files
+
+
 def _write(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode("utf-8"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Writes the sample corpus and the sample NSMC task.")
+    parser = argparse.ArgumentParser(description="Writes the sample corpus and the six sample tasks.")
     parser.add_argument("--output_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent, help="where to write")
     parser.add_argument("--seed", type=int, default=1, help="another seed writes other text")
     arguments = parser.parse_args()

@@ -63,6 +63,16 @@ class F1Scorer(SentenceLevelScorer):
         return [(name, 100.0 * float(value)) for name, value in scores]
 
 
+class MatthewsScorer(SentenceLevelScorer):
+    """Matthews' correlation coefficient of labels and predictions in percent, and accuracy. Predictions that are all the same: 0."""
+
+    main_metric = "matthews"
+
+    def _get_results(self) -> list[tuple[str, float]]:
+        scores = (("matthews", metrics.matthews_corrcoef), ("accuracy", metrics.accuracy_score))
+        return [(name, 100.0 * float(function(self._labels, self._predictions))) for name, function in scores]
+
+
 class RegressionScorer(Scorer):
     """Rank and linear correlation of predictions and targets in percent, and the mean squared error in units of the scores.
 

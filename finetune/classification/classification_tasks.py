@@ -45,13 +45,11 @@ class SentenceTask(Task):
       text_columns: one or two of them.
       label_column: another.
       is_symmetric: whether the two texts of a pair may change places.
-      row_name: what a row of the file is called, in errors and above written predictions.
     """
 
     columns: Sequence[str]
     label_column: str
     is_symmetric: bool = False
-    row_name: str = "line"
 
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"text": list(self.text_columns), "label": self.label_column}
@@ -75,7 +73,7 @@ class SentenceTask(Task):
 
     def _texts(self, place: str, row: Mapping[str, str]) -> tuple[str, str | None]:
         texts = [row[column] for column in self.text_columns]
-        self.check_texts(place, texts, " (--raw_data_dir)")
+        self.check_texts(place, texts, self.files_flag)
         return _pair(texts)
 
     @abc.abstractmethod
@@ -112,7 +110,7 @@ class ClassificationTask(SentenceTask):
         label = row[self.label_column]
         if label not in self.labels:
             allowed = ", ".join(self.labels)
-            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
+            raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return LabeledExample(number, *self._texts(place, row), label=label)
 
     def make_example(self, number: int, texts: Sequence[str]) -> LabeledExample:
@@ -174,7 +172,7 @@ class RegressionTask(SentenceTask):
             score = math.nan
         if not self.min_value <= score <= self.max_value:
             allowed = f"a number from {self.min_value:g} to {self.max_value:g}"
-            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--raw_data_dir)")
+            raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return ScoredExample(number, *self._texts(place, row), score=score)
 
     def make_example(self, number: int, texts: Sequence[str]) -> ScoredExample:

@@ -46,7 +46,7 @@ class EntityTask(Task):
     """
 
     entities: Sequence[str]
-    text_columns = ("text",)
+    text_columns: Sequence[str] = ("text",)
 
     def __init__(self, config: FinetuningConfig):
         super().__init__(config)
@@ -58,15 +58,15 @@ class EntityTask(Task):
 
     def check(self, path: str, example: TaggedExample) -> TaggedExample:
         """Returns `example`, or raises UserError if it is not as it should be."""
-        place = f"{path}, line {example.eid}"
+        place = f"{path}, {self.row_name} {example.eid}"
         if not example.text_a.strip():
-            raise UserError(f"{place}: the sentence is empty, but task {self.name} needs words (--raw_data_dir)")
+            raise UserError(f"{place}: the sentence is empty, but task {self.name} needs words (--{self.files_flag})")
         if len(example.words) != len(example.tags):
             counts = f"{len(example.words)} words but {len(example.tags)} tags"
-            raise UserError(f"{place}: {counts}, both separated by single spaces (--raw_data_dir)")
+            raise UserError(f"{place}: {counts}, both separated by single spaces (--{self.files_flag})")
         for tag in example.tags:
             if tag not in self.tags:
-                raise UserError(f"{place}: tag {tag[:40]!r} of task {self.name}; allowed: {', '.join(self.tags)} (--raw_data_dir)")
+                raise UserError(f"{place}: tag {tag[:40]!r} of task {self.name}; allowed: {', '.join(self.tags)} (--{self.files_flag})")
         return example
 
     def make_example(self, number: int, texts: Sequence[str]) -> TaggedExample:
@@ -136,7 +136,7 @@ class EntityTask(Task):
 
     def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
         """Columns: line of the sentence in its file, word, its tag, and the predicted one; a row for each word."""
-        lines = ["line\tword\ttag\tprediction"]
+        lines = [f"{self.row_name}\tword\ttag\tprediction"]
         for result in sorted(results, key=lambda result: int(result["eid"])):
             rows = zip(result["words"], result["tags"], result["predicted_tags"], strict=True)
             lines += [f"{int(result['eid'])}\t{word}\t{tag}\t{predicted}" for word, tag, predicted in rows]

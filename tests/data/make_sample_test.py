@@ -9,9 +9,20 @@ import sys
 
 import pytest
 
+from configure_finetuning import FinetuningConfig
+from finetune.task_builder import BENCHMARK, get_tasks
+
 SAMPLE = pathlib.Path(__file__).resolve().parents[2] / "data" / "sample"
 FILES = [f"corpus/{name}.txt" for name in ("chats", "comments", "dialogues", "passages", "reviews")]
 TASK = ["nsmc/ratings_train.txt", "nsmc/ratings_test.txt"]
+TASKS = {  # beside NSMC: file -> rows
+    "question-pair": {"train.tsv": 700, "dev.tsv": 100, "test.tsv": 150},
+    "hate-speech": {"train.tsv": 500, "val.tsv": 120},
+    "naver-ner": {"train.tsv": 500, "test.tsv": 120},
+    "kornli": {"multinli.train.ko.tsv": 600, "xnli.dev.ko.tsv": 100, "xnli.test.ko.tsv": 120},
+    "korsts": {"sts-train.tsv": 500, "sts-dev.tsv": 100, "sts-test.tsv": 120},
+}
+NAMES = FILES + TASK + [f"{task}/{file}" for task, files in TASKS.items() for file in files]
 
 
 @pytest.fixture
@@ -22,7 +33,7 @@ def grammar(monkeypatch):
 
 def _make(folder: pathlib.Path, *arguments: str) -> dict[str, bytes]:
     subprocess.run([sys.executable, str(SAMPLE / "make_sample.py"), f"--output_dir={folder}", *arguments], check=True, timeout=120)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.txt")}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.t*")}
 
 
 def _rows(name: str) -> list[list[str]]:
@@ -32,12 +43,12 @@ def _rows(name: str) -> list[list[str]]:
 
 
 def test_regenerating_gives_the_committed_bytes(tmp_path):
-    assert _make(tmp_path) == {name: (SAMPLE / name).read_bytes() for name in FILES + TASK}
+    assert _make(tmp_path) == {name: (SAMPLE / name).read_bytes() for name in NAMES}
 
 
 def test_another_seed_gives_other_text(tmp_path):
     made = _make(tmp_path, "--seed=2")
-    assert all(made[name] != (SAMPLE / name).read_bytes() for name in FILES + TASK)
+    assert all(made[name] != (SAMPLE / name).read_bytes() for name in NAMES)
 
 
 def test_corpus_is_large_and_varied_enough():
@@ -50,8 +61,9 @@ def test_corpus_is_large_and_varied_enough():
 
 
 def test_no_template_mark_is_left_in_any_file():
-    for name in FILES + TASK:
-        assert not re.search(r"[{}<>\[\]@|]", (SAMPLE / name).read_text(encoding="utf-8")), name
+    for name in NAMES:
+        text = (SAMPLE / name).read_text(encoding="utf-8").replace("[단독]", "")
+        assert not re.search(r"[{}<>\[\]@|]", text), name
 
 
 def test_task_has_the_layout_of_nsmc():
@@ -83,6 +95,61 @@ def test_no_single_word_decides_the_task():
     half = len(rows) / 2
     best = max(max(positive[w] + half - (with_word[w] - positive[w]), half - positive[w] + with_word[w] - positive[w]) for w in with_word)
     assert best / len(rows) < 0.6
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """name -> the task on the sample data."""
+    values = {"raw_data_dir": str(SAMPLE), "task_names": [task.name for task in BENCHMARK]}
+    return {task.name: task for task in get_tasks(FinetuningConfig.create("none", "none", values))}
+
+
+def _splits(task) -> dict[str, list]:
+    """File by file, nothing of train held out."""
+    return {split: task.read_examples(task.path(split)) for split in task.files}
+
+
+def test_the_other_tasks_are_read_as_the_benchmark_and_have_the_promised_rows(tasks):
+    for name, files in TASKS.items():
+        assert tasks[name].files == dict(zip(tasks[name].files, files, strict=True)), name
+        assert [len(examples) for examples in _splits(tasks[name]).values()] == list(files.values()), name
+    assert sum((SAMPLE / task / file).stat().st_size for task, files in TASKS.items() for file in files) < 500_000
+
+
+def test_every_label_is_frequent_in_every_file(tasks):
+    for name in ("question-pair", "hate-speech", "kornli"):
+        for examples in _splits(tasks[name]).values():
+            shares = {label: sum(example.label == label for example in examples) / len(examples) for label in tasks[name].labels}
+            assert min(shares.values()) > 0.5 / len(shares), (name, shares)
+    for examples in _splits(tasks["korsts"]).values():
+        scores = [example.score for example in examples]
+        assert min(scores) == 0 and max(scores) == 5 and 2 < sum(scores) / len(scores) < 3
+    for examples in _splits(tasks["naver-ner"]).values():
+        begun = collections.Counter(tag for example in examples for tag in example.tags if tag.endswith("-B"))
+        assert set(begun) == {f"{kind}-B" for kind in ("PER", "ORG", "LOC", "DAT", "TIM", "NUM", "EVT", "CVL", "ANM")}
+        assert min(begun.values()) >= 10
+
+
+def test_a_name_goes_on_only_after_it_began(tasks):
+    for examples in _splits(tasks["naver-ner"]).values():
+        for example in examples:
+            for before, tag in zip(("O", *example.tags), example.tags, strict=False):
+                assert not tag.endswith("-I") or before[:3] == tag[:3], example
+
+
+def test_no_text_is_in_two_splits_or_in_the_corpus(tasks):
+    corpus = {line for name in FILES for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()}
+    for name in TASKS:
+        texts = [{frozenset((example.text_a, example.text_b)) for example in examples} for examples in _splits(tasks[name]).values()]
+        assert len(set().union(*texts)) == sum(TASKS[name].values()), f"{name}: two rows have the same text"
+        assert not corpus & set().union(*set().union(*texts))
+
+
+def test_hate_speech_titles_keep_quotes_and_no_group_is_a_target():
+    for file in TASKS["hate-speech"]:
+        rows = [line.split("\t") for line in (SAMPLE / "hate-speech" / file).read_text(encoding="utf-8").splitlines()[1:]]
+        assert {row[2] for row in rows} == {"none", "others"}
+        assert 0.7 < sum(row[0].startswith('"') for row in rows) / len(rows) < 0.9
 
 
 @pytest.mark.parametrize(

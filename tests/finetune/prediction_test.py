@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from finetune import prediction
+from finetune.custom_task import TaskDescription, make_task, read_task_config
 from finetune.finetuning_run import FinetuningRun
 from finetune.prediction import Predictor, find_model
 from model.command import UserError
@@ -216,6 +217,28 @@ def test_a_configuration_of_another_version_is_named(best, tmp_path):
     (tmp_path / "best" / "config.json").write_text(json.dumps(recorded))
     with pytest.raises(UserError, match="config.json is of another version of this program: unknown hparam 'from_the_future'"):
         Predictor(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind, rules", [("classification", "labels: ['0', '1']"), ("regression", "range: [0, 1]")])
+def test_a_task_of_a_yaml_file_is_made_again_from_the_folder(make_config, home, kind, rules):
+    lines = ["name: mood", f"type: {kind}", "files: {train: ratings_train.txt, test: ratings_test.txt}", "format: tsv", "text: document"]
+    path = home / "finetuning_data" / "nsmc" / "mood.yaml"
+    path.write_text("\n".join([*lines, "label: label", rules]))
+    user = read_task_config({"task_config": [str(path)]})
+    FinetuningRun(make_config(**user, write_test_outputs=True, num_train_epochs=0.5)).run()
+    lines = (home / "finetuning_data" / "nsmc" / "ratings_test.txt").read_text(encoding="utf-8").splitlines()[1:]
+    shutil.rmtree(home / "finetuning_data")
+    (rows,) = [path.read_text(encoding="utf-8").splitlines()[1:] for path in home.glob("models/tiny/results/*/mood_test_seed_42.tsv")]
+    texts = [line.split("\t")[1] for line in lines]
+    for result, row in zip(Predictor(str(home / "models")).predict(texts), rows, strict=True):
+        found = result["score"] if kind == "regression" else result["probabilities"]["1"]
+        assert found == pytest.approx(float(row.split("\t")[-1]), abs=1e-5)
+
+
+def test_the_text_of_a_yaml_files_tagging_task_has_its_name(make_config):
+    description = {"name": "names", "type": "tagging", "files": {"train": "a.tsv", "test": "b.tsv"}, "text": "words", "label": "tags"}
+    task = make_task(make_config(), TaskDescription.from_dict({**description, "entities": ["PER"]}))
+    assert task.text_columns == ("words",) and task.make_example(1, [" 가  나"]).words == ["가", "나"]
 
 
 def test_half_precision_gives_nearly_the_same(best):

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from finetune.results import Results, summarize
@@ -36,8 +37,27 @@ def trial(seed, accuracy, seconds=70.0, cut=0, reports=()):
 def test_mean_and_spread_by_hand():
     # 86, 88, 93: mean 89, squared deviations 9 + 1 + 16 = 26, over n - 1 = 2: variance 13.
     summary = summarize([trial(1, 86.0), trial(2, 88.0), trial(3, 93.0)])["nsmc"]["test"]["accuracy"]
-    assert summary == {"trials": 3, "mean": 89.0, "std": pytest.approx(13**0.5), "min": 86.0, "max": 93.0}
-    assert summarize([trial(1, 86.0)])["nsmc"]["test"]["accuracy"]["std"] is None
+    # The interval: of the 27 equally likely samples of three, one has mean 86 and one 93, each 3.7 % of all.
+    assert summary == {
+        "trials": 3,
+        "mean": 89.0,
+        "median": 88.0,
+        "std": pytest.approx(13**0.5),
+        "interval": pytest.approx([86.0, 93.0]),
+        "min": 86.0,
+        "max": 93.0,
+    }
+    one = summarize([trial(1, 86.0)])["nsmc"]["test"]["accuracy"]
+    assert one["std"] is None and one["interval"] is None and one["median"] == 86.0
+
+
+def test_the_interval_narrows_with_more_trials_and_never_changes():
+    scores = [86.0, 87.0, 88.0, 89.0, 90.0]
+    few, many = (summarize([trial(seed, score) for seed, score in enumerate(found)]) for found in (scores, scores * 4))
+    widths = [np.ptp(summary["nsmc"]["test"]["accuracy"]["interval"]) for summary in (few, many)]
+    # The mean of 20 draws has a standard error of sqrt(2 / 20) = 0.316: 95 % lie within 1.96 of it on both sides.
+    assert widths[0] > 1.8 * widths[1] and widths[1] == pytest.approx(2 * 1.96 * (2 / 20) ** 0.5, rel=0.1)
+    assert few == summarize([trial(seed, score) for seed, score in enumerate(scores)])
 
 
 def test_trials_are_kept_by_seed_and_read_back(tmp_path):
@@ -65,9 +85,9 @@ def test_the_table_says_what_was_scored_how_often_and_on_how_many_rows(tmp_path)
         "seeds: 42, 43",
         "cut to 128 pieces: 1,200 examples of nsmc test, 3,600 pieces lost",
         "",
-        "task  split  metric     mean   std  trials    rows  time/trial",
-        "nsmc  dev    accuracy  90.00  1.41       2      30  1 min 05 s",
-        "nsmc  test   accuracy  89.00  1.41       2  50,000  1 min 05 s",
+        "task  split  metric     mean   std  median   95 % of means  trials    rows  time/trial",
+        "nsmc  dev    accuracy  90.00  1.41   90.00  89.00 to 91.00       2      30  1 min 05 s",
+        "nsmc  test   accuracy  89.00  1.41   89.00  88.00 to 90.00       2  50,000  1 min 05 s",
     ]
 
 
@@ -77,7 +97,7 @@ def test_the_table_says_where_a_standin_was_read(tmp_path):
     results.add(trial(42, 90.0, seconds=60.0))
     lines = results.table().splitlines()
     assert "test other.txt (stand-in for ratings_test.txt)" in lines[4]
-    assert lines[-1] == "nsmc  test   accuracy  90.00    -       1  50,000  1 min 00 s  ratings_test.txt"
+    assert lines[-1] == "nsmc  test   accuracy  90.00    -   90.00              -       1  50,000  1 min 00 s  ratings_test.txt"
     assert json.loads((tmp_path / "results.json").read_text())["files"] == files
 
 

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from finetune.classification.classification_metrics import AccuracyScorer, F1Scorer, RegressionScorer, classification_report
+from finetune.classification.classification_metrics import (
+    AccuracyScorer,
+    F1Scorer,
+    MatthewsScorer,
+    RegressionScorer,
+    classification_report,
+)
 
 # Ten examples of three classes. Right: 3 of 4 zeros, 2 of 4 ones, 1 of 2 twos.
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
@@ -18,6 +24,13 @@ def test_accuracy_by_hand():
     scorer = fill(AccuracyScorer())
     assert dict(scorer.get_results()) == {"accuracy": pytest.approx(60.0), "loss": pytest.approx(4.5)}
     assert scorer.main_metric == "accuracy"
+
+
+def test_matthews_correlation_by_hand():
+    # Of two classes: tp 2, tn 3, fp 1, fn 2 -> (2 * 3 - 1 * 2) / sqrt(3 * 4 * 4 * 5).
+    results = dict(fill(MatthewsScorer(), [1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 1]).get_results())
+    assert results["matthews"] == pytest.approx(100 * 4 / 240**0.5) and results["accuracy"] == pytest.approx(62.5)
+    assert dict(fill(MatthewsScorer(), [0, 1], [1, 1]).get_results())["matthews"] == 0.0
 
 
 def test_macro_f1_by_hand():
