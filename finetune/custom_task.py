@@ -364,7 +364,7 @@ class CustomTagging(CustomTask, EntityTask):
     """A tag for each word; words and tags stand between single spaces, as NaverNER has them."""
 
     def __init__(self, config: FinetuningConfig, description: TaskDescription):
-        self.entities = description.entities
+        self.entities, self.text_columns = description.entities, description.text
         super().__init__(config, description)
 
     def read_examples(self, path: str) -> list[TaggedExample]:

@@ -21,7 +21,7 @@ from finetune.results import Results
 from finetune.starting_point import StartingPoint, find_starting_point
 from finetune.task import Task
 from finetune.task_builder import get_tasks
-from model.command import write_json
+from model.command import write_atomically, write_json
 
 
 class FinetuningRun:
@@ -117,7 +117,7 @@ class FinetuningRun:
         return scores
 
     def _write_config(self, seed: int) -> None:
-        """config.json beside the selected weights: all that is needed to use them, or to start from them."""
+        """config.json and the vocabulary beside the selected weights: all that is needed to use them, or to start from them."""
         config, start, folder = self.config, self._start, os.path.join(self._trial_dir(seed), BEST)
         value = {
             "finetuning": dataclasses.asdict(config) | {"seed": seed},
@@ -128,6 +128,9 @@ class FinetuningRun:
             "init_checkpoint": start.prefix,
         }
         tf.io.gfile.makedirs(folder)
+        for path in start.tokenizer.files:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                write_atomically(os.path.join(folder, os.path.basename(path)), file.read())
         write_json(os.path.join(folder, "config.json"), value)
 
 

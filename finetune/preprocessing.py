@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import COMMON_SPECS, FeatureSpec
-from finetune.task import Task
+from finetune.task import Example, Task
 from model.command import write_atomically
 from model.estimator import InputContext, InputFn
 from model.tokenization import FullTokenizer
@@ -125,6 +125,17 @@ class Preprocessor:
         rows, is_real = prediction_order(table.lengths, batch_size)
         return self._input_fn(table, {"rows": rows, "is_real": is_real}), len(rows)
 
+    def prepare_examples(self, task: Task, examples: Sequence[Example]) -> tuple[InputFn, np.ndarray]:
+        """(input function over `examples`, which lie in no file; how many pieces each of them lost, int [examples]).
+
+        No tf.data: tracing its function would cost more than a few examples do.
+        """
+        table = self._complete(task, self._featurize(task, examples, is_training=False))
+        batch_size = min(self._config.predict_batch_size, 1 << (len(table) - 1).bit_length())  # few shapes, quick on few examples
+        make_batch = self._batch_maker(table, padded_lengths(self._config.max_seq_length, halfway=True))
+        batches = zip(*map(tf.constant, prediction_order(table.lengths, batch_size)), strict=True)
+        return lambda context: (make_batch({"rows": rows, "is_real": is_real}) for rows, is_real in batches), table.columns["num_cut"]
+
     def num_examples(self, task: Task, split: str) -> int:
         return len(self._table(task, split))
 
@@ -135,45 +146,53 @@ class Preprocessor:
 
     def _input_fn(self, table: FeatureTable, batches: Mapping[str, np.ndarray]) -> InputFn:
         """An input function over `batches`: "rows" int64 [batches, B], and what else each batch holds."""
-        per_token = {spec.name: spec.default for spec in self._specs if spec.per_token}
 
         def input_fn(context: InputContext) -> tf.data.Dataset:
             static = context.static_shapes or self._config.use_tpu
-            choices = tf.constant(padded_lengths(self._config.max_seq_length)[-1 if static else 0 :], tf.int64)
-            columns = {name: tf.constant(values) for name, values in table.columns.items()}
-            offsets = tf.constant(table.offsets)
-
-            def make_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-                rows = batch.pop("rows")  # [B]
-                lengths = tf.gather(offsets, rows + 1) - tf.gather(offsets, rows)
-                length = choices[tf.searchsorted(choices, tf.reduce_max(lengths)[None])[0]]
-                features = dict(batch, position=tf.range(rows.shape[0], dtype=tf.int64))
-                features["input_mask"] = tf.sequence_mask(lengths, length, tf.int32)  # [B, L]
-                for name, values in columns.items():
-                    if name in per_token:
-                        pieces = tf.gather(tf.RaggedTensor.from_row_splits(values, offsets, validate=False), rows)
-                        features[name] = pieces.to_tensor(per_token[name], shape=[rows.shape[0], length])
-                    else:
-                        features[name] = tf.gather(values, rows)
-                return features
-
+            make_batch = self._batch_maker(table, padded_lengths(self._config.max_seq_length)[-1 if static else 0 :])
             dataset = tf.data.Dataset.from_tensor_slices({name: values[context.start_step :] for name, values in batches.items()})
             return dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
         return input_fn
+
+    def _batch_maker(self, table: FeatureTable, padded: Sequence[int]) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
+        """A function from the "rows" of `table` in a batch, int64 [B], to their features, padded to one of the lengths `padded`."""
+        per_token = {spec.name: spec.default for spec in self._specs if spec.per_token}
+        choices = tf.constant(padded, tf.int64)
+        columns = {name: tf.constant(values) for name, values in table.columns.items()}
+        offsets = tf.constant(table.offsets)
+
+        def make_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            rows = batch.pop("rows")  # [B]
+            lengths = tf.gather(offsets, rows + 1) - tf.gather(offsets, rows)
+            length = choices[tf.searchsorted(choices, tf.reduce_max(lengths)[None])[0]]
+            features = dict(batch, position=tf.range(rows.shape[0], dtype=tf.int64))
+            features["input_mask"] = tf.sequence_mask(lengths, length, tf.int32)  # [B, L]
+            for name, values in columns.items():
+                if name in per_token:
+                    pieces = tf.gather(tf.RaggedTensor.from_row_splits(values, offsets, validate=False), rows)
+                    features[name] = pieces.to_tensor(per_token[name], shape=[rows.shape[0], length])
+                else:
+                    features[name] = tf.gather(values, rows)
+            return features
+
+        return make_batch
 
     # --- features, made once -------------------------------------------------------------------------------------------------
 
     def _table(self, task: Task, split: str) -> FeatureTable:
         key = (task.name, split)
         if key not in self._tables:
-            table = self._cached(task, split)
-            columns = dict(table.columns, task_id=np.full(len(table), self._tasks.index(task), np.int32))
-            for spec in self._specs:
-                size = table.offsets[-1] if spec.per_token else len(table)
-                columns.setdefault(spec.name, np.full(size, spec.default, spec.dtype))
-            self._tables[key] = FeatureTable(columns, table.offsets)
+            self._tables[key] = self._complete(task, self._cached(task, split))
         return self._tables[key]
+
+    def _complete(self, task: Task, table: FeatureTable) -> FeatureTable:
+        """`table` with the columns that all tasks have together."""
+        columns = dict(table.columns, task_id=np.full(len(table), self._tasks.index(task), np.int32))
+        for spec in self._specs:
+            size = table.offsets[-1] if spec.per_token else len(table)
+            columns.setdefault(spec.name, np.full(size, spec.default, spec.dtype))
+        return FeatureTable(columns, table.offsets)
 
     def _cached(self, task: Task, split: str) -> FeatureTable:
         """The task's own features of `split`, from the cache where an earlier run left the same."""
@@ -202,26 +221,32 @@ class Preprocessor:
 
     def _make_table(self, task: Task, split: str) -> FeatureTable:
         examples = task.get_examples(split)
-        rows: list[dict[str, Any]] = []
-        for example in tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None):
+        for example in examples[:3] if self._config.log_examples else ():
             made = task.featurize(example, self._tokenizer, split == "train")
-            if self._config.log_examples and len(rows) < 3:
-                pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
-                logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
-            rows += made
-        cut = [row["num_cut"] for row in rows if row["num_cut"]]
-        length = self._config.max_seq_length
-        logging.info("%s %s: %d examples, %d of them cut to %d, %d pieces lost", task.name, split, len(rows), len(cut), length, sum(cut))
+            pieces = self._tokenizer.convert_ids_to_tokens(made[0]["input_ids"])
+            logging.info("%s %s, line %d: %s %s", task.name, split, example.eid, " ".join(pieces), made[0])
+        bar = tqdm(examples, f"{task.name} {split}", unit="rows", leave=False, disable=None)
+        table = self._featurize(task, bar, is_training=split == "train")
+        cut = table.columns["num_cut"]
+        counts = (len(table), np.count_nonzero(cut), self._config.max_seq_length, cut.sum())
+        logging.info("%s %s: %d examples, %d of them cut to %d, %d pieces lost", task.name, split, *counts)
+        return table
+
+    def _featurize(self, task: Task, examples: Iterable[Example], is_training: bool) -> FeatureTable:
+        rows = [row for example in examples for row in task.featurize(example, self._tokenizer, is_training)]
         own_specs = [spec for spec in COMMON_SPECS if spec.name != "task_id"]
         return build_table(rows, [*own_specs, *task.get_feature_specs()])
 
 
-def padded_lengths(max_length: int) -> list[int]:
-    """The lengths that batches may have: 100 -> [16, 32, 64, 100]."""
+def padded_lengths(max_length: int, halfway: bool = False) -> list[int]:
+    """The lengths that batches may have: 100 -> [16, 32, 64, 100].
+
+    With `halfway` [16, 24, 32, 48, 64, 96, 100]: less padding for more shapes to compile, which pays where many texts are read once.
+    """
     lengths = [SHORTEST]
     while lengths[-1] < max_length:
-        lengths.append(2 * lengths[-1])
-    return [*lengths[:-1], max_length]
+        lengths += [lengths[-1] * 3 // 2, lengths[-1] * 2] if halfway else [lengths[-1] * 2]
+    return [*(length for length in lengths if length < max_length), max_length]
 
 
 def write_table(path: str, table: FeatureTable) -> None:

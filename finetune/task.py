@@ -67,6 +67,8 @@ class Task(abc.ABC):
       name: the task's name, which is also the name of its folder in raw_data_dir.
       files: split -> file name. Without "dev" a share of train, chosen by the text, is held out as dev.
       standins: split -> name of a file of another origin that is read where the official one is absent.
+      text_columns: what the one or two texts of an example are called, in files with columns or keys.
+      allows_empty_text: whether a text may be empty; else it is an error that names the line.
       row_name: what a row of a file is called, in errors and above written predictions.
       files_flag: the flag that says where the files lie, for errors.
       code: for a task of the user's own, a hash of its module, on which its results depend.
@@ -75,6 +77,8 @@ class Task(abc.ABC):
     name: str
     files: Mapping[str, str]
     standins: Mapping[str, str] = {}
+    text_columns: Sequence[str]
+    allows_empty_text: bool = False
     row_name: str = "line"
     files_flag: str = "raw_data_dir"
     code: str = ""
@@ -141,6 +145,20 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def read_examples(self, path: str) -> list[Any]:
         """All examples of one file. Raises UserError with file and line for a row that is not as it should be."""
+
+    def check_texts(self, place: str, texts: Sequence[str], flag: str = "") -> None:
+        """Raises UserError if no example can be made of `texts`, one for each of text_columns. Errors begin with `place`."""
+        for column, text in zip(self.text_columns, texts, strict=True):
+            if not text.strip() and not self.allows_empty_text:
+                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text" + (f" (--{flag})" if flag else ""))
+
+    @abc.abstractmethod
+    def make_example(self, number: int, texts: Sequence[str]) -> Example:
+        """An example whose answer is not known, of texts that check_texts accepts; its answer is any that the task allows."""
+
+    @abc.abstractmethod
+    def describe(self, texts: Sequence[str], output: Mapping[str, Any]) -> dict[str, Any]:
+        """What was predicted for the example made of `texts`, for people and JSON. `output`: of the prediction module, for this example."""
 
     @abc.abstractmethod
     def featurize(self, example: Any, tokenizer: Encoder, is_training: bool) -> list[dict[str, Any]]:

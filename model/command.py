@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, NoReturn
 
 from absl import app, flags
 
@@ -67,14 +67,21 @@ def required(name: str) -> Any:
 
 def write_atomically(path: str, data: bytes | str) -> None:
     """Writes `data` (str as UTF-8) under a temporary name and renames it, so that `path` is never half-written."""
+    with open_atomically(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str) -> Iterator[IO[bytes]]:
+    """A binary file to write to, which becomes `path` when the context ends, and is gone if it ends with an error."""
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
-    data = data.encode("utf-8") if isinstance(data, str) else data
     if "://" in path:
-        _write_remotely(path, temporary, data)
+        with _open_remotely(path, temporary) as file:
+            yield file
         return
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"cannot write {path!r}: {error.strerror}") from error
@@ -83,11 +90,12 @@ def write_atomically(path: str, data: bytes | str) -> None:
             os.unlink(temporary)
 
 
-def _write_remotely(path: str, temporary: str, data: bytes) -> None:
+@contextlib.contextmanager
+def _open_remotely(path: str, temporary: str) -> Iterator[IO[bytes]]:
     gfile = _gfile()
     try:
         with gfile.GFile(temporary, "wb") as file:
-            file.write(data)
+            yield file
         gfile.rename(temporary, path, overwrite=True)
     except BaseException:
         if gfile.exists(temporary):

@@ -14,6 +14,7 @@ from configure_pretraining import PretrainingConfig
 from finetune import custom_task, task_builder
 from finetune.custom_task import TaskDescription, read_description
 from finetune.finetuning_run import FinetuningRun
+from finetune.prediction_files import PredictionConfig
 from pretrain import corpora
 from pretrain.dataset_builder import DatasetConfig
 from pretrain.dataset_inspector import InspectConfig
@@ -30,6 +31,7 @@ CONFIG_OF = {
     "inspect_dataset.py": InspectConfig,
     "run_pretraining.py": PretrainingConfig,
     "run_finetuning.py": FinetuningConfig,
+    "run_prediction.py": PredictionConfig,
 }
 
 

@@ -45,14 +45,11 @@ class SentenceTask(Task):
       text_columns: one or two of them.
       label_column: another.
       is_symmetric: whether the two texts of a pair may change places.
-      allows_empty_text: whether a text may be empty; else it is an error that names the line.
     """
 
     columns: Sequence[str]
-    text_columns: Sequence[str]
     label_column: str
     is_symmetric: bool = False
-    allows_empty_text: bool = False
 
     def signature(self, split: str) -> dict[str, Any]:
         return super().signature(split) | {"text": list(self.text_columns), "label": self.label_column}
@@ -75,11 +72,9 @@ class SentenceTask(Task):
         return read_tsv(path, self.columns)
 
     def _texts(self, place: str, row: Mapping[str, str]) -> tuple[str, str | None]:
-        for column in self.text_columns:
-            if not row[column].strip() and not self.allows_empty_text:
-                raise UserError(f"{place}: the {column} is empty, but task {self.name} needs a text (--{self.files_flag})")
-        text_a, *rest = (row[column] for column in self.text_columns)
-        return text_a, rest[0] if rest else None
+        texts = [row[column] for column in self.text_columns]
+        self.check_texts(place, texts, self.files_flag)
+        return _pair(texts)
 
     @abc.abstractmethod
     def _example(self, place: str, number: int, row: Mapping[str, str]) -> Example:
@@ -117,6 +112,15 @@ class ClassificationTask(SentenceTask):
             allowed = ", ".join(self.labels)
             raise UserError(f"{place}: label {label[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return LabeledExample(number, *self._texts(place, row), label=label)
+
+    def make_example(self, number: int, texts: Sequence[str]) -> LabeledExample:
+        return LabeledExample(number, *_pair(texts), label=self.labels[0])
+
+    def describe(self, texts: Sequence[str], output: Mapping[str, Any]) -> dict[str, Any]:
+        """{"label": "1", "probability": 0.98, "probabilities": {"0": 0.02, "1": 0.98}}"""
+        probabilities = {label: round(float(value), 6) for label, value in zip(self.labels, output["probabilities"], strict=True)}
+        label = self.labels[int(output["predictions"])]
+        return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
 
     def _answer(self, example: LabeledExample) -> dict[str, Any]:
         return {f"{self.name}_label_ids": self.labels.index(example.label)}
@@ -170,6 +174,13 @@ class RegressionTask(SentenceTask):
             allowed = f"a number from {self.min_value:g} to {self.max_value:g}"
             raise UserError(f"{place}: score {text[:40]!r} of task {self.name}; allowed: {allowed} (--{self.files_flag})")
         return ScoredExample(number, *self._texts(place, row), score=score)
+
+    def make_example(self, number: int, texts: Sequence[str]) -> ScoredExample:
+        return ScoredExample(number, *_pair(texts), score=self.min_value)
+
+    def describe(self, texts: Sequence[str], output: Mapping[str, Any]) -> dict[str, Any]:
+        """{"score": 3.71}, which a model may put a little outside of the range."""
+        return {"score": round(float(output["predictions"]), 6)}
 
     def _answer(self, example: ScoredExample) -> dict[str, Any]:
         return {f"{self.name}_targets": example.score}
@@ -302,6 +313,11 @@ class KlueSTS(RegressionTask):
 
     def read_rows(self, path: str) -> Sequence[Row]:
         return read_json_rows(path, (*self.text_columns, self.label_column))
+
+
+def _pair(texts: Sequence[str]) -> tuple[str, str | None]:
+    """One or two texts as text_a and text_b."""
+    return texts[0], texts[1] if len(texts) > 1 else None
 
 
 def encode_pair(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqeval.metrics import classification_report
-from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from finetune.scorer import Scorer
 
@@ -41,6 +41,11 @@ class EntityF1Scorer(Scorer):
             self._right, self._predicted, average="micro", suffix=True, zero_division=0
         )
         return [(name, 100.0 * float(value)) for name, value in (("precision", precision), ("recall", recall), ("f1", f1))]
+
+
+def find_entities(tags: Tags) -> list[tuple[str, int, int]]:
+    """(type, first word, last word) of each entity: ["O", "PER-B", "PER-I"] -> [("PER", 1, 2)]; cut as EntityF1Scorer counts them."""
+    return get_entities(list(tags), suffix=True)
 
 
 def entity_report(right: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, Any]:

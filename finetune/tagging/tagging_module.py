@@ -33,7 +33,7 @@ class TaggingModule(tf.Module):
         return tf.cast(features[f"{self._task_name}_tag_ids"] != NO_TAG, tf.float32)  # [B, L]
 
     def __call__(self, output: BertOutput, features: Features, random: RandomState | None) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns (cross-entropy in nats, summed over the words [B]; outputs: tag_ids and predictions int32 [B, L] among them)."""
+        """Returns (cross-entropy in nats, summed over the words [B]; outputs [B, L]: tag_ids, predictions int32, probabilities float32)."""
         vectors = dropout(output.get_sequence_output(), self._rate, random, f"task_specific/{self._task_name}/input")  # [B, L, D]
         logits = self.classifier(vectors)  # [B, L, tags]
         tag_ids = features[f"{self._task_name}_tag_ids"]
@@ -42,6 +42,7 @@ class TaggingModule(tf.Module):
         outputs = {
             "loss": losses,
             "predictions": tf.argmax(logits, -1, output_type=tf.int32),
+            "probabilities": tf.reduce_max(tf.nn.softmax(logits), -1),
             "tag_ids": tag_ids,
             "eid": features[f"{self._task_name}_eid"],
         }

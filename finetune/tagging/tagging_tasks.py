@@ -12,12 +12,13 @@ from absl import logging
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import FeatureSpec
 from finetune.scorer import Scorer
-from finetune.tagging.tagging_metrics import EntityF1Scorer, entity_report
+from finetune.tagging.tagging_metrics import EntityF1Scorer, entity_report, find_entities
 from finetune.tagging.tagging_module import NO_TAG, TaggingModule
 from finetune.task import Encoder, Example, PredictionModule, Task
 from finetune.task_files import read_tsv
 from model.command import UserError, write_atomically
 from model.modeling import BertConfig
+from model.words import EOJEOL
 from pretrain.text_files import read_lines
 
 OUTSIDE = "O"
@@ -45,6 +46,7 @@ class EntityTask(Task):
     """
 
     entities: Sequence[str]
+    text_columns: Sequence[str] = ("text",)
 
     def __init__(self, config: FinetuningConfig):
         super().__init__(config)
@@ -66,6 +68,31 @@ class EntityTask(Task):
             if tag not in self.tags:
                 raise UserError(f"{place}: tag {tag[:40]!r} of task {self.name}; allowed: {', '.join(self.tags)} (--{self.files_flag})")
         return example
+
+    def make_example(self, number: int, texts: Sequence[str]) -> TaggedExample:
+        words = EOJEOL.findall(texts[0])
+        return TaggedExample(number, " ".join(words), tags=(OUTSIDE,) * len(words))
+
+    def describe(self, texts: Sequence[str], output: Mapping[str, Any]) -> dict[str, Any]:
+        """{"entities": [{"type": "PER", "text": "이순신은", "start": 3, "end": 7, "probability": 0.97}]}
+
+        start and end count the characters of the text as it was given. As tags stand on words, an entity reaches from the first
+        character of its first word to the last of its last, particles included. Its probability is the product of its words' tags'.
+        """
+        words = list(EOJEOL.finditer(texts[0]))
+        is_first = np.asarray(output["tag_ids"]) != NO_TAG
+        probabilities = output["probabilities"][is_first]
+        entities = []
+        for kind, first, last in find_entities(self._predicted_tags(output, len(words))):
+            start, end = words[first].start(), words[last].end()
+            probability = round(float(np.prod(probabilities[first : last + 1])), 6)
+            entities.append({"type": kind, "text": texts[0][start:end], "start": start, "end": end, "probability": probability})
+        return {"entities": entities}
+
+    def _predicted_tags(self, output: Mapping[str, Any], num_words: int) -> list[str]:
+        """The predicted tag of each word; words that were cut off count as predicted to be outside."""
+        seen = output["predictions"][np.asarray(output["tag_ids"]) != NO_TAG]
+        return [*(self.tags[tag_id] for tag_id in seen), *[OUTSIDE] * (num_words - len(seen))]
 
     def featurize(self, example: TaggedExample, tokenizer: Encoder, is_training: bool) -> list[dict[str, Any]]:
         room = self.config.max_seq_length - 2
@@ -92,11 +119,10 @@ class EntityTask(Task):
         return EntityF1Scorer()
 
     def complete(self, split: str, output: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds words, tags and predicted_tags of the whole sentence; words that were cut off count as predicted to be outside."""
+        """Adds words, tags and predicted_tags of the whole sentence, and num_seen, how many words were not cut off."""
         example = self._examples(split)[int(output["eid"])]
-        seen = [self.tags[tag_id] for tag_id in output["predictions"][np.asarray(output["tag_ids"]) != NO_TAG]]
-        predicted = [*seen, *[OUTSIDE] * (len(example.tags) - len(seen))]
-        return {**output, "words": example.words, "tags": list(example.tags), "predicted_tags": predicted, "num_seen": len(seen)}
+        found = {"words": example.words, "tags": list(example.tags), "predicted_tags": self._predicted_tags(output, len(example.tags))}
+        return {**output, **found, "num_seen": np.count_nonzero(np.asarray(output["tag_ids"]) != NO_TAG)}
 
     def _examples(self, split: str) -> dict[int, TaggedExample]:
         """The examples of `split` by eid."""

@@ -77,6 +77,8 @@ def test_padded_lengths_double_up_to_the_longest():
     assert padded_lengths(128) == [16, 32, 64, 128]
     assert padded_lengths(100) == [16, 32, 64, 100]
     assert padded_lengths(10) == [10]
+    assert padded_lengths(100, halfway=True) == [16, 24, 32, 48, 64, 96, 100]
+    assert padded_lengths(16, halfway=True) == [16]
 
 
 @pytest.fixture
