@@ -130,16 +130,8 @@ def describe(config: FinetuningConfig, tasks: list[Task], start: StartingPoint) 
         "tokenizer": start.tokenizer.provenance(),
         "bert_config": start.bert_config.to_dict(),
         "embedding_size": start.embedding_size,
-        "weights": _weights_hash(start.prefix),
+        "weights": start.weights_hash(),
     }
     config_hash = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     origin = {"model": config.model_name, "recipe": config.recipe, "start": start.prefix or "random weights"}
     return {"config_hash": config_hash, **origin, "files": {task.name: task.describe_files() for task in tasks}, **decisive}
-
-
-def _weights_hash(prefix: str | None) -> str | None:
-    """A hash of a checkpoint's index, which holds the shape and the check sum of every variable."""
-    if prefix is None:
-        return None
-    with tf.io.gfile.GFile(f"{prefix}.index", "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
