@@ -16,6 +16,7 @@ REQUIRED = [
     "python-mecab-ko-dic>=2.1.1,<3",
     "tokenizers>=0.20,<0.24",
     "sentencepiece>=0.2,<0.3",
+    "safetensors>=0.4.3,<0.9",
     "scikit-learn>=1.4,<2",
     "scipy>=1.11,<2",
     "seqeval>=1.2.2,<2",

@@ -179,9 +179,11 @@ _SHAPE = {
 
 def _check_asked(config: FinetuningConfig, known: Mapping[str, Any], place: str) -> None:
     """What the user asked for, flag by flag, must be the shape that `place` has."""
-    asked = [("--model_size", modeling.SIZES[config.model_size])] if config.model_size else []
+    overrides = config.model_hparam_overrides
+    size = modeling.SIZES[config.model_size] if config.model_size else {}
+    asked = [("--model_size", {name: value for name, value in size.items() if name not in overrides})]
     asked += [("--embedding_size", {"embedding_size": config.embedding_size}), ("--vocab_size", {"vocab_size": config.vocab_size})]
-    asked += [("--model_hparam_overrides", config.model_hparam_overrides)]
+    asked += [("--model_hparam_overrides", overrides)]
     for flag, values in asked:
         for name, value in values.items():
             if name in _SHAPE and value is not None and known.get(name, value) != value:

@@ -387,8 +387,9 @@ def _load_sentencepiece(vocab_file: str) -> Any:
     path = _model_file(vocab_file)
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=_read_bytes(path))
+        crosses_spaces = model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2
     except (RuntimeError, OSError) as error:
         raise DataError(f"{path} is not a sentencepiece model (--vocab_file)") from error
-    if model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2:
+    if crosses_spaces:
         raise UserError(f"{path} has pieces that cross spaces, which this tokenizer does not support (--vocab_file)")
     return model
