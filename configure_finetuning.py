@@ -14,8 +14,7 @@ from model import hparams
 from model.command import UserError
 from model.devices import PRECISIONS
 from model.hparams import option
-from model.modeling import EMBEDDING_SIZES
-from model.tokenization import TOKENIZER_TYPES
+from model.tokenization import KOBERT, TOKENIZER_TYPES
 
 RECIPES = ("google", "dialog")
 
@@ -75,7 +74,7 @@ class FinetuningConfig:
     seed: int = option(42, "seed of the first trial: new weights, data order, dropout (ours)")
 
     recipe: str = option("google", "preset of google-research/electra or of SKplanet/Dialog-KoELECTRA (ours)", RECIPES)
-    model_size: str = option("small", "architecture, where no config.json lies beside the checkpoint", tuple(SIZE_PRESETS))
+    model_size: str | None = option(None, "architecture, where no checkpoint tells it, and its presets; null: small", tuple(SIZE_PRESETS))
     task_names: list[str] = option(["nsmc"], "tasks to learn")
     multi_task: bool = option(True, "several tasks: one model for all; without it each task has a model and its recipe of its own (ours)")
     task_hparams: dict[str, Any] = option(
@@ -84,11 +83,13 @@ class FinetuningConfig:
     task_config: list[Any] = option([], "tasks of your own, as finetune.custom_task reads them from YAML files (ours)")
     task_module: str = option("", "Python file or module that registers tasks of your own (ours)")
     model_hparam_overrides: dict[str, Any] = option({}, "BertConfig values that override the model size's")
-    embedding_size: int | None = option(None, "width of the embeddings; small: 128, else the hidden size")
+    embedding_size: int | None = option(None, "width of the embeddings; null: the checkpoint's, else 128 for small, or the hidden size")
     vocab_size: int | None = option(None, "rows of the embedding table; null: as the checkpoint's config.json or the vocabulary has it")
     do_lower_case: bool | None = option(None, "lower-case the text; null: as the checkpoint was trained, else not")
     strip_accents: bool | None = option(None, "strip accents; null: as the checkpoint was trained, else not (ours)")
-    tokenizer_type: str | None = option(None, "tokenizer; null: the checkpoint's, else mecab_wordpiece (ours)", TOKENIZER_TYPES)
+    tokenizer_type: str | None = option(
+        None, "tokenizer; null: the checkpoint's, wordpiece if it does not say; else mecab_wordpiece (ours)", (*TOKENIZER_TYPES, KOBERT)
+    )
     analyzer: str | None = option(None, "morpheme analyser; null: the checkpoint's, else mecab (ours)")
 
     learning_rate: float = option(1e-4, "peak learning rate")
@@ -138,8 +139,10 @@ class FinetuningConfig:
     gcp_project: str | None = option(None, "project of the Cloud TPU")
 
     raw_data_dir: str = option("", "folder that holds one folder per task; empty: data_dir/finetuning_data")
-    vocab_file: str = option("", "vocabulary; empty: vocab.txt beside the checkpoint, else data_dir/vocab.txt")
-    init_checkpoint: str = option("", "folder or prefix of a checkpoint; empty: data_dir/models/model_name; none: random weights")
+    vocab_file: str = option("", "vocabulary; empty: the one beside the checkpoint, else data_dir/vocab.txt")
+    init_checkpoint: str = option(
+        "", "folder or prefix of a checkpoint, or folder of transformers; empty: data_dir/models/model_name; none: random weights"
+    )
     model_dir: str = option("", "folder for trained weights; empty: finetuning_models/TASKS_model in the model's folder")
     results_dir: str = option("", "folder for scores; empty: results in the model's folder (ours)")
     preprocessed_data_dir: str = option("", "folder for cached features; empty: finetuning_tfrecords/TASKS_tfrecords in the model's folder")
@@ -154,9 +157,9 @@ class FinetuningConfig:
         tasks = user.get("task_names", ["nsmc"])
         if len(tasks) == 1:
             user |= hparams.check(cls, _settings_of(str(tasks[0]), user.get("task_hparams", {})))
-        size = user.get("model_size", "small")
+        size = user.get("model_size") or "small"
         recipe = user.get("recipe", "google")
-        presets = {"embedding_size": EMBEDDING_SIZES[size], **SIZE_PRESETS[size], **RECIPE_PRESETS[recipe]}
+        presets = {**SIZE_PRESETS[size], **RECIPE_PRESETS[recipe]}
         if len(tasks) == 1:
             presets |= TASK_PRESETS.get((recipe, str(tasks[0])), {})
         if user.get("debug"):

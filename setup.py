@@ -16,6 +16,7 @@ REQUIRED = [
     "python-mecab-ko-dic>=2.1.1,<3",
     "tokenizers>=0.20,<0.24",
     "sentencepiece>=0.2,<0.3",
+    "safetensors>=0.4.3,<0.9",
     "scikit-learn>=1.4,<2",
     "scipy>=1.11,<2",
     "seqeval>=1.2.2,<2",
@@ -40,6 +41,7 @@ EXTRAS = {
         # No wheels for Python 3.10 at the newer TensorFlows; what tests it skips there.
         'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
     ],
+    "torch": ["torch>=2.6,<3"],  # fine-tuning from pytorch_model.bin; before 2.6 weights_only was not safe
     "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
     # Referees for the parity tests. The exact torch: other releases may compute the same formula in another order.
     "parity": ["torch==2.13.0", "transformers>=4.57,<6"],

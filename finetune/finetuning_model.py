@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from configure_finetuning import FinetuningConfig
 from finetune.task import Task
-from model import checkpoint
+from model import checkpoint, transformers_folder
 from model.command import UserError
 from model.estimator import Features, ModeKeys, Sums
 from model.layers import variable_name
@@ -33,15 +34,18 @@ class FinetuningModel(tf.Module):
         super().__init__()
         self._tasks, self._seed, self._reduction = list(tasks), seed, config.loss_reduction
         self._reinit_top_layers = config.reinit_top_layers
-        self.encoder = BertModel(bert_config, embedding_size, "electra", seed=seed, dtype=dtype)
         self.heads = [task.get_prediction_module(bert_config, seed) for task in tasks]
+        has_pooler = any(getattr(head, "reads_pooler", False) for head in self.heads)
+        self.encoder = BertModel(bert_config, embedding_size, "electra", seed=seed, dtype=dtype, has_pooler=has_pooler)
 
     @property
     def trainable_variables(self) -> list[tf.Variable]:
         return [*self.encoder.trainable_variables, *(variable for head in self.heads for variable in head.trainable_variables)]
 
     def load_encoder(self, prefix: str) -> None:
-        """Takes the encoder's weights from a pre-training checkpoint, ours or the original's; its other variables are not looked at.
+        """Takes the encoder's weights from a checkpoint, ours or the original's, or from a folder of the transformers library.
+
+        Other weights there are not looked at: what is on top of the encoder starts anew, and so does a pooler that is not there.
 
         The top `reinit_top_layers` layers keep their start values (Zhang et al. 2021, "Revisiting few-sample BERT fine-tuning"):
         what they learned in pre-training serves its objective more than the task.
@@ -50,16 +54,17 @@ class FinetuningModel(tf.Module):
           UserError: an encoder variable is missing there or has another shape.
         """
         variables = {variable_name(variable): variable for variable in self.encoder.trainable_variables}
-        missing = sorted(set(variables) - set(checkpoint.read_shapes(prefix)))
-        if missing:
-            raise UserError(
-                f"checkpoint {prefix} lacks {missing[0]!r} and {len(missing) - 1} other variables of this model's encoder: "
-                "another architecture? (--init_checkpoint, --model_size, --model_hparam_overrides)"
-            )
+        pooler = {name for name in variables if "/pooler/" in name}
+        if tf.io.gfile.isdir(prefix):
+            values = transformers_folder.read_weights(prefix, self.encoder.config.model_type, set(variables) - pooler, pooler)
+        else:
+            values = _read_encoder(prefix, set(variables) - pooler, pooler)
+        for name in sorted(set(variables) - set(values)):
+            logging.warning("Not in %s, starts from random values: %s", prefix, name)
         for layer in self.encoder.layers[len(self.encoder.layers) - self._reinit_top_layers :]:
             for variable in layer.trainable_variables:
-                del variables[variable_name(variable)]
-        checkpoint.load(prefix, variables)
+                del values[variable_name(variable)]
+        checkpoint.assign(prefix, {name: variables[name] for name in values}, values)
 
     def _encode(self, features: Features, random: RandomState | None) -> BertOutput:
         return self.encoder(features["input_ids"], features["input_mask"], features["segment_ids"], random)
@@ -97,6 +102,18 @@ class FinetuningModel(tf.Module):
             for name, value in head(output, features, None)[1].items():
                 outputs[f"{task.name}/{name}"] = value
         return outputs
+
+
+def _read_encoder(prefix: str, names: set[str], optional: set[str]) -> dict[str, np.ndarray]:
+    """`names`, and what there is of `optional`, from a checkpoint; UserError for the first that is missing."""
+    shapes = checkpoint.read_shapes(prefix)
+    missing = sorted(names - set(shapes))
+    if missing:
+        raise UserError(
+            f"checkpoint {prefix} lacks {missing[0]!r} and {len(missing) - 1} other variables of this model's encoder: "
+            "another architecture? (--init_checkpoint, --model_size, --model_hparam_overrides)"
+        )
+    return checkpoint.read(prefix, sorted(names | optional & set(shapes)))
 
 
 def _weights(features: Features) -> tf.Tensor:

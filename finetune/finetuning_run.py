@@ -150,18 +150,10 @@ def decisive_values(config: FinetuningConfig, tasks: list[Task], start: Starting
         "tokenizer": start.tokenizer.provenance(),
         "bert_config": start.bert_config.to_dict(),
         "embedding_size": start.embedding_size,
-        "weights": _weights_hash(start.prefix),
+        "weights": start.weights_hash(),
     }
 
 
 def hash_of(values: Any) -> str:
     """12 hexadecimal digits for JSON values, whatever the order of an object's keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _weights_hash(prefix: str | None) -> str | None:
-    """A hash of a checkpoint's index, which holds the shape and the check sum of every variable."""
-    if prefix is None:
-        return None
-    with tf.io.gfile.GFile(f"{prefix}.index", "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()

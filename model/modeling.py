@@ -9,7 +9,8 @@ Dialog-KoELECTRA load as they are.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -35,13 +36,20 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
     "large": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16},
 }
+UNITS_PER_HEAD = 64  # of every size, the generators' too
 EMBEDDING_SIZES: dict[str, int | None] = {"small": 128, "base": None, "large": None}
+# Whose architecture a model is: what its layers are called elsewhere, and what its published heads look like. The layers compute the same.
+MODEL_TYPES = ("electra", "bert", "distilbert")
 MASK_ADDER = -10000.0  # as in google-research/electra; added in float32, so it is safe with half-precision products
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The shape of one transformer, with the original's field names and defaults."""
+    """The shape of one transformer, with the original's field names and defaults.
+
+    The last two are ours: `model_type` is one of MODEL_TYPES, `classifier_dropout` the rate in the heads of the transformers library.
+    `type_vocab_size` 0: no token types, as in DistilBERT.
+    """
 
     vocab_size: int
     hidden_size: int = 768
@@ -54,13 +62,16 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
+    model_type: str = "electra"
+    classifier_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size"):
+        for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)} (--model_hparam_overrides)")
-        if self.num_hidden_layers < 0:
-            raise UserError(f"num_hidden_layers must not be negative, got {self.num_hidden_layers} (--model_hparam_overrides)")
+        for name in ("num_hidden_layers", "type_vocab_size"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)} (--model_hparam_overrides)")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads} "
@@ -68,7 +79,9 @@ class BertConfig:
             )
         if self.hidden_act != "gelu":
             raise UserError(f"hidden_act must be 'gelu', got {self.hidden_act!r} (--model_hparam_overrides)")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if self.model_type not in MODEL_TYPES:
+            raise UserError(f"model_type must be one of {', '.join(MODEL_TYPES)}, got {self.model_type!r} (--model_hparam_overrides)")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)} (--model_hparam_overrides)")
 
@@ -100,12 +113,34 @@ def get_bert_config(model_size: str, vocab_size: int, overrides: Mapping[str, An
     return config
 
 
+def shape_of(variables: Mapping[str, Sequence[int]], scope: str = "electra") -> dict[str, int]:
+    """The BertConfig values, and embedding_size, that the shapes of a checkpoint's variables (name -> shape) tell; {} if it has no `scope`.
+
+    How many heads there are is not among them: the products of all heads lie in one matrix.
+    """
+    table = variables.get(f"{scope}/embeddings/word_embeddings")
+    if table is None:
+        return {}
+    layers = [name for name in variables if re.fullmatch(rf"{scope}/encoder/layer_\d+/intermediate/dense/kernel", name)]
+    shape = {"vocab_size": table[0], "embedding_size": table[1], "num_hidden_layers": len(layers)}
+    for key, name, axis in (
+        ("max_position_embeddings", "embeddings/position_embeddings", 0),
+        ("type_vocab_size", "embeddings/token_type_embeddings", 0),
+        ("intermediate_size", "encoder/layer_0/intermediate/dense/kernel", 1),
+    ):
+        if f"{scope}/{name}" in variables:
+            shape[key] = variables[f"{scope}/{name}"][axis]
+    shape["hidden_size"] = variables.get(f"{scope}/embeddings_project/kernel", table)[1]
+    return shape
+
+
 class BertOutput(NamedTuple):
     """What one pass through a BertModel gives; all tensors float32."""
 
     sequence_output: tf.Tensor  # [B, L, D]
     all_encoder_layers: list[tf.Tensor]  # the output of each layer, [B, L, D]
     embedding_output: tf.Tensor  # what the first layer reads, [B, L, D]
+    pooler_output: tf.Tensor | None = None  # BERT's, [B, D]; None where the model has no pooler
 
     def get_sequence_output(self) -> tf.Tensor:
         return self.sequence_output
@@ -117,7 +152,7 @@ class BertOutput(NamedTuple):
         return self.embedding_output
 
     def get_pooled_output(self) -> tf.Tensor:
-        """The vector of the first token, [B, D]. As in google-research/electra: ELECTRA has no pooler layer."""
+        """The vector of the first token, [B, D]. As in google-research/electra, whatever pooler the model may have."""
         return self.sequence_output[:, 0]
 
 
@@ -129,9 +164,11 @@ class Embeddings(tf.Module):
         self.scope, self.config = f"{scope}/embeddings", config
         normal = truncated_normal(config.initializer_range)
         self.word_embeddings = create_variable(f"{self.scope}/word_embeddings", (config.vocab_size, embedding_size), normal, seed)
-        self.token_type_embeddings = create_variable(
-            f"{self.scope}/token_type_embeddings", (config.type_vocab_size, embedding_size), normal, seed
-        )
+        self.token_type_embeddings = None
+        if config.type_vocab_size:
+            self.token_type_embeddings = create_variable(
+                f"{self.scope}/token_type_embeddings", (config.type_vocab_size, embedding_size), normal, seed
+            )
         self.position_embeddings = create_variable(
             f"{self.scope}/position_embeddings", (config.max_position_embeddings, embedding_size), normal, seed
         )
@@ -146,9 +183,10 @@ class Embeddings(tf.Module):
                 "--max_seq_length or raise max_position_embeddings in --model_hparam_overrides"
             )
         outputs = tf.gather(self.word_embeddings, input_ids)  # [B, L, E]
-        # A product with the one-hot types instead of a gather: with two rows, its gradient is a small matrix product.
-        types = tf.one_hot(token_type_ids, self.config.type_vocab_size)  # [B, L, type_vocab_size]
-        outputs += tf.matmul(types, self.token_type_embeddings)
+        if self.token_type_embeddings is not None:
+            # A product with the one-hot types instead of a gather: with two rows, its gradient is a small matrix product.
+            types = tf.one_hot(token_type_ids, self.config.type_vocab_size)  # [B, L, type_vocab_size]
+            outputs += tf.matmul(types, self.token_type_embeddings)
         outputs += self.position_embeddings[:length]
         return dropout(self.layer_norm(outputs), self.config.hidden_dropout_prob, random, site)
 
@@ -205,7 +243,8 @@ class BertModel(tf.Module):
     """A transformer encoder under `scope`, on embeddings of its own or on those of another model.
 
     `embedding_size` None means the hidden size; where they differ, a projection `scope`/embeddings_project lies between.
-    `embeddings` shares another model's tables (ELECTRA's generator shares the discriminator's).
+    `embeddings` shares another model's tables (ELECTRA's generator shares the discriminator's). `has_pooler` puts BERT's pooler, a dense
+    layer with tanh on the vector of the first token, under `scope`/pooler.
     """
 
     def __init__(
@@ -216,6 +255,7 @@ class BertModel(tf.Module):
         embeddings: Embeddings | None = None,
         seed: int = 0,
         dtype: tf.DType = tf.float32,
+        has_pooler: bool = False,
     ):
         super().__init__()
         self.config, self.scope, self.dtype = config, scope, dtype
@@ -225,6 +265,10 @@ class BertModel(tf.Module):
         if width != config.hidden_size:
             self.projection = Dense(f"{scope}/embeddings_project", width, config.hidden_size, glorot_uniform, seed, dtype)
         self.layers = [TransformerLayer(config, f"{scope}/encoder/layer_{index}", seed, dtype) for index in range(config.num_hidden_layers)]
+        self.pooler = None
+        if has_pooler:
+            normal = truncated_normal(config.initializer_range)
+            self.pooler = Dense(f"{scope}/pooler/dense", config.hidden_size, config.hidden_size, normal, seed)
 
     def get_embedding_table(self) -> tf.Variable:
         """The word embeddings, [V, E]."""
@@ -258,7 +302,8 @@ class BertModel(tf.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, adder, random, f"{site}/layer_{index}")
             outputs.append(x)
-        return BertOutput(x, outputs, embedding_output)
+        pooler_output = tf.tanh(self.pooler(x[:, 0])) if self.pooler is not None else None  # [B, D]
+        return BertOutput(x, outputs, embedding_output, pooler_output)
 
 
 def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -6,21 +6,24 @@ into morphemes (model/morphemes.py), and each morpheme into the longest pieces t
     "그는 심각합니다."  ->  그 ##는  심각 ##합니다 .
 
 No step looks across a space, so that an eojeol seen once is never tokenized again. Sentencepiece models go the same way with
-their own pieces.
+their own pieces; only for KoBERT's the library cuts whole sentences, as it did when those were trained (model/kobert.py).
 """
 
 import functools
 import hashlib
 import importlib.metadata
 import itertools
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from model.command import DataError, UserError
+from model.kobert import SentenceCutter
 from model.words import EOJEOL, NormalizedText, WordSplitter, find_eojeols
 
 TOKENIZER_TYPES = ("mecab_wordpiece", "wordpiece", "sentencepiece")
+KOBERT = "kobert"  # the type of models that come from elsewhere; no vocabulary is built for it
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Sentencepiece models of other makers name the same roles otherwise.
 _SENTENCEPIECE_NAMES = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
@@ -62,10 +65,11 @@ class FullTokenizer:
     """Tokenizes text with one vocabulary (google-research/electra model/tokenization.py, with morphemes).
 
     Args:
-        vocab_file: vocab.txt, one piece a line; for "sentencepiece" a .model file or a vocab.txt that lies beside one.
+        vocab_file: vocab.txt, one piece a line, or a WordPiece tokenizer.json of the tokenizers library; for "sentencepiece" and "kobert"
+            a .model file or a vocab.txt that lies beside one.
         do_lower_case: lower-cases letters; unlike the original it never takes Hangul apart.
-        tokenizer_type: one of TOKENIZER_TYPES. "mecab_wordpiece" marks the morphemes that `analyzer` finds, whichever it is.
-        analyzer: one of morphemes.ANALYZERS; the other two types do without.
+        tokenizer_type: one of TOKENIZER_TYPES or "kobert". "mecab_wordpiece" marks the morphemes that `analyzer` finds, whichever it is.
+        analyzer: one of morphemes.ANALYZERS; the other types do without.
         strip_accents: drops combining marks (é -> e); Hangul stays whole.
 
     Special tokens written in the text are text, as in the original: "[MASK]" gives the pieces of [, MASK and ].
@@ -80,13 +84,15 @@ class FullTokenizer:
         analyzer: str = "mecab",
         strip_accents: bool = False,
     ):
-        if tokenizer_type not in TOKENIZER_TYPES:
-            raise UserError(f"unknown tokenizer type {tokenizer_type!r}, must be one of {', '.join(TOKENIZER_TYPES)} (--tokenizer_type)")
+        if tokenizer_type not in (*TOKENIZER_TYPES, KOBERT):
+            allowed = ", ".join((*TOKENIZER_TYPES, KOBERT))
+            raise UserError(f"unknown tokenizer type {tokenizer_type!r}, must be one of {allowed} (--tokenizer_type)")
         self.vocab_file = vocab_file
         self.files = {vocab_file, _model_file(vocab_file)} if tokenizer_type == "sentencepiece" else {vocab_file}  # all that it needs
         self.tokenizer_type = tokenizer_type
         self.splitter = WordSplitter(do_lower_case, strip_accents, analyzer if tokenizer_type == "mecab_wordpiece" else "none")
-        self._sentencepiece = _load_sentencepiece(vocab_file) if tokenizer_type == "sentencepiece" else None
+        self._sentencepiece = _load_sentencepiece(vocab_file) if tokenizer_type in ("sentencepiece", KOBERT) else None
+        self._cut_sentence = SentenceCutter(self._sentencepiece, do_lower_case, strip_accents) if tokenizer_type == KOBERT else None
         self._rows = _read_rows(vocab_file, self._sentencepiece)
         self.vocab = {piece: row for row, piece in enumerate(self._rows)}
         self.inv_vocab = dict(enumerate(self._rows))
@@ -108,6 +114,8 @@ class FullTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the pieces of `text`."""
+        if self._cut_sentence is not None:
+            return [self._known(piece) for piece in self._cut_sentence(text)]
         return [piece.text for eojeol in EOJEOL.findall(text) for piece in self._cached_pieces(eojeol)]
 
     def tokenize_with_offsets(self, text: str) -> list[Piece]:
@@ -115,6 +123,7 @@ class FullTokenizer:
 
         Offsets count the characters of `text` as it was given: three for 한 written as three jamo. They never decrease from
         piece to piece; neighbours overlap only where several pieces come from one unnormalised character.
+        "kobert" cuts each eojeol alone here, as its users do where words have labels: of pieces that are equally likely, others may come.
         """
         return [
             Piece(piece.text, match.start() + piece.start, match.start() + piece.end)
@@ -124,6 +133,8 @@ class FullTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text` without special tokens; the fast way to convert_tokens_to_ids(tokenize(text))."""
+        if self._cut_sentence is not None:
+            return self.convert_tokens_to_ids(self.tokenize(text))
         ids: list[int] = []
         for eojeol in find_eojeols(text):
             ids += self._ids_of_eojeol[eojeol]  # a loop of these is twice as fast as itertools.chain
@@ -140,7 +151,7 @@ class FullTokenizer:
     def provenance(self) -> dict[str, Any]:
         """Returns what decides the ids of a text, for manifest.json and its like (see check_provenance)."""
         version = self.splitter.analyzer.version
-        if self.tokenizer_type == "sentencepiece":
+        if self._sentencepiece is not None:
             version = f"sentencepiece {importlib.metadata.version('sentencepiece')}"
         return {
             "tokenizer_type": self.tokenizer_type,
@@ -159,7 +170,7 @@ class FullTokenizer:
         return hashlib.sha256(self._sentencepiece.serialized_model_proto() + "\n".join(self._rows).encode("utf-8")).hexdigest()
 
     def _special_token(self, name: str) -> str:
-        names = (name, _SENTENCEPIECE_NAMES[name]) if self.tokenizer_type == "sentencepiece" else (name,)
+        names = (name, _SENTENCEPIECE_NAMES[name]) if self._sentencepiece is not None else (name,)
         for candidate in names:
             if candidate in self.vocab:
                 return candidate
@@ -193,6 +204,9 @@ class FullTokenizer:
     def _eojeol_pieces(self, eojeol: str) -> tuple[Piece, ...]:
         """Pieces of one eojeol with offsets in it."""
         clean = self.splitter.normalize(eojeol)
+        if self._cut_sentence is not None:
+            surfaces = self._cut_sentence(eojeol)
+            return tuple(_align(surfaces, [self._known(surface) for surface in surfaces], clean, len(eojeol)))
         if self._sentencepiece is not None:
             return tuple(self._sentencepieces(clean, len(eojeol)))
         pieces: list[Piece] = []
@@ -240,21 +254,32 @@ class FullTokenizer:
         assert model is not None
         surfaces = model.encode(clean.text, out_type=str) if clean.text else []
         ids = model.encode(clean.text, out_type=int) if clean.text else []
-        lengths = [len(surface.replace("\u2581", "")) for surface in surfaces]
-        aligned = sum(lengths) == len(clean.text)  # false where the model's own normaliser joins or splits characters
-        pieces = []
-        start = 0
-        for surface, row, length in zip(surfaces, ids, lengths, strict=True):
-            known = row != model.unk_id() and surface in self.vocab
-            if not aligned:
-                span = (0, eojeol_length)
-            elif length:
-                span = clean.span(start, start + length)
-            else:  # the bare mark of a word's beginning
-                span = (clean.span(start, start + 1)[0],) * 2
-            pieces.append(Piece(surface if known else self.unk_token, *span))
-            start += length
-        return pieces
+        is_known = [row != model.unk_id() and surface in self.vocab for surface, row in zip(surfaces, ids, strict=True)]
+        names = [surface if known else self.unk_token for surface, known in zip(surfaces, is_known, strict=True)]
+        return _align(surfaces, names, clean, eojeol_length)
+
+    def _known(self, surface: str) -> str:
+        """What KoBERT makes of a piece: itself if vocab.txt has it, whatever the model thinks; special tokens do not come from text."""
+        special = (self.pad_token, self.unk_token, self.cls_token, self.sep_token, self.mask_token)
+        return surface if surface in self.vocab and surface not in special else self.unk_token
+
+
+def _align(surfaces: Sequence[str], names: Sequence[str], clean: NormalizedText, eojeol_length: int) -> list[Piece]:
+    """The pieces `names` of one eojeol, each where its surface stands in it."""
+    lengths = [len(surface.replace("\u2581", "")) for surface in surfaces]
+    aligned = 0 < sum(lengths) == len(clean.text)  # false where the model's own normaliser joins or splits characters
+    pieces = []
+    start = 0
+    for name, length in zip(names, lengths, strict=True):
+        if not aligned:
+            span = (0, eojeol_length)
+        elif length:
+            span = clean.span(start, start + length)
+        else:  # the bare mark of a word's beginning
+            span = (clean.span(start, start + 1)[0],) * 2
+        pieces.append(Piece(name, *span))
+        start += length
+    return pieces
 
 
 def load_vocab(vocab_file: str) -> dict[str, int]:
@@ -289,6 +314,8 @@ def _read_rows(vocab_file: str, sentencepiece: Any) -> list[str]:
     """The entries of a vocabulary in the order of their ids."""
     if sentencepiece is not None and vocab_file.endswith(".model"):
         return [sentencepiece.id_to_piece(row) for row in range(len(sentencepiece))]
+    if vocab_file.endswith(".json"):
+        return _read_tokenizer_json(vocab_file)
     rows: list[str] = []
     for number, line in enumerate(_read_bytes(vocab_file).removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
@@ -299,6 +326,21 @@ def _read_rows(vocab_file: str, sentencepiece: Any) -> list[str]:
         rows.pop()
     if not rows:
         raise UserError(f"{vocab_file} is empty: one piece a line is expected (--vocab_file)")
+    return rows
+
+
+def _read_tokenizer_json(path: str) -> list[str]:
+    """The entries of a WordPiece model as the tokenizers library saves it, where no vocab.txt lies beside it."""
+    try:
+        model = json.loads(_read_bytes(path))["model"]
+        kind, vocab = (model.get("type"), model.get("continuing_subword_prefix")), model["vocab"]
+        rows = sorted(vocab, key=vocab.__getitem__)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a file of the tokenizers library (--vocab_file)") from error
+    if kind != ("WordPiece", "##"):
+        raise UserError(f"{path} holds a {kind[0]} model with the mark {kind[1]!r}, only WordPiece with '##' is supported (--vocab_file)")
+    if sorted(vocab.values()) != list(range(len(rows))):
+        raise DataError(f"{path}: the ids of its {len(rows)} entries are not 0 to {len(rows) - 1} (--vocab_file)")
     return rows
 
 
@@ -333,7 +375,7 @@ def _model_file(vocab_file: str) -> str:
     models = [name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.endswith(".model")]
     if len(models) != 1:
         raise UserError(
-            f"tokenizer type 'sentencepiece' needs a .model file, and {len(models)} lie beside {vocab_file!r}: name one (--vocab_file)"
+            f"a sentencepiece tokenizer needs a .model file, and {len(models)} lie beside {vocab_file!r}: name one (--vocab_file)"
         )
     return os.path.join(folder, models[0])
 
@@ -342,12 +384,13 @@ def _load_sentencepiece(vocab_file: str) -> Any:
     try:
         import sentencepiece
     except ImportError as error:
-        raise UserError("tokenizer type 'sentencepiece' needs `pip install sentencepiece` (--tokenizer_type)") from error
+        raise UserError("a sentencepiece tokenizer needs `pip install sentencepiece` (--tokenizer_type)") from error
     path = _model_file(vocab_file)
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=_read_bytes(path))
+        crosses_spaces = model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2
     except (RuntimeError, OSError) as error:
         raise DataError(f"{path} is not a sentencepiece model (--vocab_file)") from error
-    if model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2:
+    if crosses_spaces:
         raise UserError(f"{path} has pieces that cross spaces, which this tokenizer does not support (--vocab_file)")
     return model

@@ -104,8 +104,45 @@ def test_a_mistake_in_a_task_of_ones_own_ends_with_code_2_and_one_sentence(run_s
     assert_refused(result, ["mood.yaml: type must be one of classification, regression, tagging", "'clasification'", "--task_config"])
 
 
-def assert_refused(result, words):
-    assert result.returncode == 2, result.stderr[-2000:]
+@pytest.mark.slow
+def test_the_script_starts_from_a_folder_of_transformers_and_runs_nothing_that_is_in_it(run_script, data_dir, tmp_path):
+    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
+    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
+    folder, rows = tmp_path / "published", len((data_dir / "vocab.txt").read_text(encoding="utf-8").split("\n")) - 1
+    config = transformers.BertConfig(vocab_size=rows, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_bytes((data_dir / "vocab.txt").read_bytes())
+    hparams = {
+        name: value for name, value in HPARAMS.items() if name not in ("model_hparam_overrides", "tokenizer_type", "init_checkpoint")
+    }
+    flags = [f"--data_dir={data_dir}", "--model_name=tiny", "--recipe=dialog", f"--hparams={json.dumps(hparams)}"]
+    command = [*flags, "--num_train_epochs=1", f"--init_checkpoint={folder}"]
+    assert f"start: {folder}" in run_script("run_finetuning.py", *command).stdout
+
+    data, weights = (folder / "model.safetensors").read_bytes(), folder / "model.safetensors"
+    weights.write_bytes(data[:-7])
+    assert_refused(run_script("run_finetuning.py", *command, "--seed=2", check=False), ["model.safetensors is damaged"], code=1)
+
+    weights.unlink()
+    torch.save({"bert.embeddings.word_embeddings.weight": Malicious(str(tmp_path / "trace"))}, folder / "pytorch_model.bin")
+    assert_refused(
+        run_script("run_finetuning.py", *command, "--seed=3", check=False), ["pytorch_model.bin holds something else", "not run"]
+    )
+    assert not (tmp_path / "trace").exists()
+
+
+class Malicious:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def assert_refused(result, words, code=2):
+    assert result.returncode == code, result.stderr[-2000:]
     message = result.stderr.splitlines()[-1]
     assert message.startswith("run_finetuning.py: error: ") and "Traceback" not in result.stderr
     assert all(word in message for word in words), message

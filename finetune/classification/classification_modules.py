@@ -9,36 +9,44 @@ from model.layers import Dense, bias_gelu, dropout, glorot_uniform, truncated_no
 from model.modeling import BertConfig, BertOutput
 from model.random import RandomState
 
-HEAD_DROPOUT = 0.1  # of both published heads
+LINEAR_DROPOUT = 0.1  # of google-research/electra's head, whatever the model's own rates are
 
 
 class _Head(tf.Module):
-    """From the vector of [CLS] to `outputs` numbers.
+    """From the vector of [CLS] to `outputs` numbers, by layers under `task_specific/TASK`.
 
-    "linear" (google-research/electra): dropout, dense `task_specific/TASK/classifier`, Glorot-uniform kernel.
-    "two_layer" (ElectraClassificationHead of the transformers library, which Dialog-KoELECTRA used): dropout, dense, GELU,
-    dropout, dense; `task_specific/TASK/classifier/dense` and `.../out_proj`, kernels from a truncated normal.
+    "linear" (google-research/electra): dropout, dense `classifier`, Glorot-uniform kernel.
+    "two_layer" (ForSequenceClassification of the transformers library, which the published table was made with), its dropout and
+    its kernels from a truncated normal, by the model_type:
+        electra      dropout, dense `classifier/dense`, GELU, dropout, dense `classifier/out_proj`
+        bert         the encoder's pooler, dropout, dense `classifier`
+        distilbert   dense `pre_classifier`, ReLU, dropout, dense `classifier`
+
+    `reads_pooler`: whether the encoder must have one.
     """
 
     def __init__(self, task_name: str, kind: str, outputs: int, bert_config: BertConfig, seed: int):
         super().__init__()
-        self._task_name = task_name
-        scope, size = f"task_specific/{task_name}/classifier", bert_config.hidden_size
+        self._site, size = f"task_specific/{task_name}", bert_config.hidden_size
+        self._task_name, self._kind = task_name, bert_config.model_type if kind == "two_layer" else kind
+        self._rate = LINEAR_DROPOUT if kind == "linear" else bert_config.classifier_dropout
+        self.reads_pooler = self._kind == "bert"
         normal = truncated_normal(bert_config.initializer_range)
-        self.hidden = Dense(f"{scope}/dense", size, size, normal, seed) if kind == "two_layer" else None
-        self.classifier = (
-            Dense(f"{scope}/out_proj", size, outputs, normal, seed)
-            if kind == "two_layer"
-            else Dense(scope, size, outputs, glorot_uniform, seed)
-        )
+        hidden = {"electra": "classifier/dense", "distilbert": "pre_classifier"}.get(self._kind)
+        self.hidden = Dense(f"{self._site}/{hidden}", size, size, normal, seed) if hidden else None
+        name = "classifier/out_proj" if self._kind == "electra" else "classifier"
+        self.classifier = Dense(f"{self._site}/{name}", size, outputs, glorot_uniform if kind == "linear" else normal, seed)
 
     def _logits(self, output: BertOutput, random: RandomState | None) -> tf.Tensor:
         """float32 [B, outputs]."""
-        site = f"task_specific/{self._task_name}"
-        vectors = dropout(output.get_pooled_output(), HEAD_DROPOUT, random, f"{site}/input")  # [B, D]
+        vectors = output.pooler_output if self.reads_pooler else output.get_pooled_output()  # [B, D]
+        if self._kind != "distilbert":
+            vectors = dropout(vectors, self._rate, random, f"{self._site}/input")
         if self.hidden is not None:
-            vectors = bias_gelu(self.hidden.matmul(vectors), tf.convert_to_tensor(self.hidden.bias))
-            vectors = dropout(vectors, HEAD_DROPOUT, random, f"{site}/hidden")
+            hidden = self.hidden.matmul(vectors)
+            bias = tf.convert_to_tensor(self.hidden.bias)
+            vectors = bias_gelu(hidden, bias) if self._kind == "electra" else tf.nn.relu(hidden + bias)
+            vectors = dropout(vectors, self._rate, random, f"{self._site}/hidden")
         return self.classifier(vectors)
 
     def count(self, features: Features) -> tf.Tensor:

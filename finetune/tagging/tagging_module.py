@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from finetune.classification.classification_modules import HEAD_DROPOUT
 from finetune.task import Features
 from model.layers import Dense, dropout, glorot_uniform, truncated_normal
 from model.modeling import BertConfig, BertOutput
@@ -15,13 +14,15 @@ class TaggingModule(tf.Module):
     """Scores per tag and their cross-entropy; dense `task_specific/TASK/classifier`.
 
     "linear" (google-research/electra): a Glorot-uniform kernel, and no dropout before it.
-    "two_layer" (ElectraForTokenClassification of the transformers library, which Dialog-KoELECTRA used; its head for tags has one
-    layer too): dropout, and a kernel from a truncated normal.
+    "two_layer" (ForTokenClassification of the transformers library, which the published table was made with; its head for tags has one
+    layer too, of every model_type): dropout, and a kernel from a truncated normal.
     """
 
     def __init__(self, task_name: str, kind: str, num_tags: int, bert_config: BertConfig, seed: int):
         super().__init__()
-        self._task_name, self._rate = task_name, HEAD_DROPOUT if kind == "two_layer" else 0.0
+        # DistilBERT's classifier_dropout is that of sentences alone.
+        rate = bert_config.hidden_dropout_prob if bert_config.model_type == "distilbert" else bert_config.classifier_dropout
+        self._task_name, self._rate = task_name, rate if kind == "two_layer" else 0.0
         initializer = truncated_normal(bert_config.initializer_range) if kind == "two_layer" else glorot_uniform
         self.classifier = Dense(f"task_specific/{task_name}/classifier", bert_config.hidden_size, num_tags, initializer, seed)
 

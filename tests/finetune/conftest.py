@@ -1,13 +1,18 @@
 """A made-up NSMC, small enough that a network learns it within seconds."""
 
+import json
 import pathlib
 import random
 
 import pytest
+import safetensors.numpy
 
 from configure_finetuning import FinetuningConfig
 from finetune import task_builder
 from finetune.classification.classification_tasks import NSMC
+from model import transformers_folder
+from model.layers import variable_name
+from model.modeling import BertModel
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD, OTHER = ["좋다", "재미", "최고", "감동"], ["나쁘다", "지루", "최악", "실망"], ["영화", "배우", "이야기", "음악", "화면", "장면"]
@@ -54,6 +59,32 @@ def make_config(home):
             "dev_fraction": 0.2,
         }
         return FinetuningConfig.create("tiny", str(home), values | user)
+
+    return make
+
+
+@pytest.fixture
+def make_transformers_folder(home):
+    """make_transformers_folder("bert", name=value, ...) -> a folder with random weights, config.json and vocab.txt."""
+    shape = {"vocab_size": 19, "max_position_embeddings": 24}
+    shapes = {
+        "electra": {"embedding_size": 4, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12},
+        "bert": {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12},
+        "distilbert": {"dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 12},
+    }
+
+    def make(kind: str, **record) -> pathlib.Path:
+        folder = home / f"transformers-{kind}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": kind, **shape, **shapes[kind], **record}))
+        config, embedding_size = transformers_folder.read_config(str(folder), {})
+        model = BertModel(config, embedding_size, has_pooler=kind == "bert", seed=7)
+        values = {variable_name(variable): variable.numpy() for variable in model.trainable_variables}
+        weights = {transformers_folder.to_theirs(name, kind): transformers_folder.to_our_layout(name, values[name]) for name in values}
+        safetensors.numpy.save_file(weights, folder / "model.safetensors")
+        (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+        (folder / "vocab.txt").write_bytes((home / "vocab.txt").read_bytes())
+        return folder
 
     return make
 

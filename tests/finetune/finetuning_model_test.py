@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 from finetune.finetuning_model import FinetuningModel
@@ -146,10 +147,9 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(build, home):
         build(model_hparam_overrides=deeper).load_encoder(saved_encoder(home / "ckpt2"))
 
 
-def test_a_checkpoint_of_the_original_loads_as_it_is(golden, make_config):
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "max_position_embeddings": 64}
-    config = make_config()
-    model = FinetuningModel(config, get_tasks(config), BertConfig(vocab_size=1000, **shape), 128, seed=1)
+def test_a_checkpoint_of_the_original_loads_as_it_is(golden, build):
+    heads = {"num_attention_heads": 2}
+    model = build(init_checkpoint=str(golden / "small"), model_hparam_overrides=heads, embedding_size=None, tokenizer_type=None)
     prefix = checkpoint.resolve(str(golden / "small"))
     model.load_encoder(prefix)
     name = "electra/encoder/layer_1/output/dense/kernel"
@@ -166,3 +166,80 @@ def test_the_mean_is_over_answers_of_which_a_sentence_to_be_tagged_has_one_for_e
     total = outputs["nsmc/loss"][0] + outputs["nsmc/loss"][2] + outputs["naver-ner/loss"][1] + outputs["naver-ner/loss"][3]
     assert model.denominators(features)["answers"].numpy() == 1 + 3 + 1 + 1
     np.testing.assert_allclose(loss_of(model, features)[0], total / 6, rtol=1e-6)
+
+
+# --- folders of the transformers library ---------------------------------------------------------------------------------------------
+
+NOTHING_ASKED = {"model_hparam_overrides": {}, "embedding_size": None, "tokenizer_type": None}
+
+
+def bert_from(build, folder, **user):
+    return build(init_checkpoint=str(folder), **NOTHING_ASKED, **user)
+
+
+def test_the_encoder_comes_from_the_folder_and_the_head_starts_anew(build, make_transformers_folder, caplog):
+    folder = make_transformers_folder("electra")
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    weights["classifier.out_proj.bias"] = np.ones(2, np.float32)
+    safetensors.numpy.save_file(weights, folder / "model.safetensors")
+    model = bert_from(build, folder, classifier_head="two_layer")
+    with caplog.at_level("INFO"):
+        model.load_encoder(str(folder))
+    variables = {variable_name(variable): variable.numpy() for variable in model.encoder.trainable_variables}
+    assert len(variables) == len(weights) - 1
+    kernel = "encoder/layer_1/output/dense/kernel"
+    np.testing.assert_array_equal(variables[f"electra/{kernel}"], weights["electra.encoder.layer.1.output.dense.weight"].T)
+    np.testing.assert_array_equal(model.heads[0].classifier.bias, [0, 0])
+    assert "left there: classifier.out_proj.bias" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "tasks, head, has_pooler", [("nsmc", "two_layer", True), ("nsmc", "linear", False), ("naver-ner", "two_layer", False)]
+)
+def test_only_a_head_that_reads_the_pooler_brings_it(build, make_transformers_folder, tasks, head, has_pooler):
+    folder = make_transformers_folder("bert")
+    model = bert_from(build, folder, classifier_head=head, task_names=[tasks])
+    names = {variable_name(variable) for variable in model.trainable_variables}
+    assert ("electra/pooler/dense/kernel" in names) == has_pooler
+    model.load_encoder(str(folder))
+    if has_pooler:
+        weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        np.testing.assert_array_equal(model.encoder.pooler.kernel, weights["bert.pooler.dense.weight"].T)
+
+
+@pytest.mark.parametrize("kind", ["electra", "bert", "distilbert"])
+@pytest.mark.parametrize("head", ["linear", "two_layer"])
+def test_every_variable_learns_whatever_the_architecture(build, make_transformers_folder, kind, head):
+    model, features = bert_from(build, make_transformers_folder(kind), classifier_head=head), batch()
+    with tf.GradientTape() as tape:
+        loss = model.loss(features, model.denominators(features), STEP, ModeKeys.TRAIN)[0]
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_a_pooler_that_is_not_there_starts_anew(build, make_transformers_folder, home):
+    folder = make_transformers_folder("bert")
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    safetensors.numpy.save_file({name: value for name, value in weights.items() if "pooler" not in name}, folder / "model.safetensors")
+    model = bert_from(build, folder, classifier_head="two_layer")
+    before = model.encoder.pooler.kernel.numpy()
+    model.load_encoder(str(folder))
+    np.testing.assert_array_equal(model.encoder.pooler.kernel, before)
+    # The same from a checkpoint of ours, which a run with another head left.
+    linear = bert_from(build, folder, classifier_head="linear", seed=5)
+    linear.load_encoder(checkpoint.save(str(home / "ours"), 5, linear.encoder.trainable_variables, keep_max=1))
+    model.load_encoder(str(home / "ours" / "model.ckpt-5"))
+    np.testing.assert_array_equal(model.encoder.get_embedding_table(), linear.encoder.get_embedding_table())
+    np.testing.assert_array_equal(model.encoder.pooler.kernel, before)
+
+
+def test_weights_of_another_shape_than_config_json_says_are_refused_by_name(build, make_transformers_folder):
+    folder = make_transformers_folder("distilbert")
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    weights["distilbert.transformer.layer.0.ffn.lin1.weight"] = np.zeros([20, 8], np.float32)
+    safetensors.numpy.save_file(weights, folder / "model.safetensors")
+    model = bert_from(build, folder)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    with pytest.raises(UserError, match=r"electra/encoder/layer_0/intermediate/dense/kernel' has shape \[8, 20\].*\[8, 12\] in this model"):
+        model.load_encoder(str(folder))
+    assert all(np.array_equal(*pair) for pair in zip(before, model.trainable_variables, strict=True)), "all or nothing"

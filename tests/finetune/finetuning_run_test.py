@@ -1,7 +1,9 @@
+import io
 import json
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from finetune import finetuning_run
 from finetune.finetuning_run import FinetuningRun
@@ -128,3 +130,48 @@ def test_what_was_cut_is_counted(make_config, several):
     cut = results.trials[0]["cut"]["naver-ner"]["test"]
     assert 0 < cut["examples"] < 40 and cut["examples"] <= cut["pieces"]
     assert f"cut to 5 pieces: {cut['examples']} examples of naver-ner test, {cut['pieces']} pieces lost" in results.table()
+
+
+# --- from models of other makers -----------------------------------------------------------------------------------------------------
+
+NOTHING_ASKED = {"model_hparam_overrides": {}, "embedding_size": None, "tokenizer_type": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, head", [("electra", "two_layer"), ("bert", "two_layer"), ("distilbert", "two_layer"), ("bert", "linear")])
+def test_from_a_folder_of_transformers_to_a_score_and_on(make_config, make_transformers_folder, home, kind, head):
+    asked = {"init_checkpoint": str(make_transformers_folder(kind)), "classifier_head": head, **NOTHING_ASKED, **FAST}
+    results = FinetuningRun(make_config(**asked)).run()
+    assert 0 <= results.trials[0]["scores"]["nsmc"]["test"]["accuracy"] <= 100 and f"start: {home}/transformers-{kind}" in results.table()
+    (best,) = (home / "models" / "tiny" / "finetuning_models").glob("*/*/seed_42/best")
+    start = find_starting_point(make_config(**asked | {"init_checkpoint": str(best)}))
+    assert start.bert_config.model_type == kind and start.bert_config.num_hidden_layers == 2
+    assert start.prefix.startswith(f"{best}/model.ckpt-")
+
+
+def test_distilkobert_on_sentences_and_words(make_config, make_transformers_folder, home, several):
+    """The files of monologg/distilkobert: a sentencepiece model, and vocab.txt with ids of its own."""
+    folder, model = make_transformers_folder("distilbert", vocab_size=64), io.BytesIO()
+    lines = (home / "finetuning_data" / "nsmc" / "ratings_train.txt").read_text(encoding="utf-8").split("\n")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=60, hard_vocab_limit=False, minloglevel=2, unk_piece="[UNK]"
+    )
+    (folder / "tokenizer_78b3253a26.model").write_bytes(model.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [processor.id_to_piece(row) for row in range(3, len(processor))]
+    (folder / "vocab.txt").write_text("\n".join(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *pieces]), encoding="utf-8")
+    (folder / "tokenizer_config.json").unlink()
+    asked = {"init_checkpoint": str(folder), "recipe": "dialog", "task_names": [*several, "nsmc"], "eval_every_steps": 0}
+    run = FinetuningRun(make_config(**asked, **NOTHING_ASKED, **FAST))
+    scores = run.run().trials[0]["scores"]
+    assert [name in scores[task]["test"] for task, name in (("korsts", "spearman"), ("naver-ner", "f1"), ("nsmc", "accuracy"))] == [
+        True
+    ] * 3
+    assert run._start.tokenizer.tokenizer_type == "kobert" and run._start.tokenizer.pad_id == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_original_is_fine_tuned_with_one_flag_for_its_heads(make_config, golden):
+    asked = NOTHING_ASKED | {"model_hparam_overrides": {"num_attention_heads": 2}}
+    run = FinetuningRun(make_config(init_checkpoint=str(golden / "small"), **asked, **FAST))
+    assert "accuracy" in run.run().trials[0]["scores"]["nsmc"]["test"]
