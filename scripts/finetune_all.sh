@@ -6,6 +6,7 @@
 #
 # Other flags go to run_finetuning.py: --raw_data_dir=DIR (a folder per task), --recipe=dialog, --num_trials=3,
 # --init_checkpoint=none, --hparams=FILE, ... Each task gets a model of its own; --multi_task trains one for all.
+# Some tasks only: --task_names=nsmc,question-pair,hate-speech,kornli,korsts (Naver NER cannot be downloaded by everybody).
 # benchmark.json, .md and .html are written to RESULTS_DIR/benchmark-*. Run again after an interruption it goes on where it was.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
