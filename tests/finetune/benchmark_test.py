@@ -78,29 +78,9 @@ def test_the_page_shows_every_table_and_never_lets_text_be_html():
 
 
 @pytest.fixture
-def values(several):
+def values(several, tiny):
     """Settings for NSMC and two more tasks of a tiny model."""
-    return {
-        "task_names": ["nsmc", *several],
-        "multi_task": False,
-        "init_checkpoint": "none",
-        "tokenizer_type": "wordpiece",
-        "model_hparam_overrides": {
-            "num_hidden_layers": 1,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 32,
-        },
-        "embedding_size": 16,
-        "max_seq_length": 16,
-        "learning_rate": 3e-3,
-        "layerwise_lr_decay": 0.0,
-        "num_train_epochs": 2.0,
-        "train_batch_size": 16,
-        "dev_fraction": 0.2,
-        "task_hparams": {"korsts": {"num_train_epochs": 4.0}},
-    }
+    return tiny | {"task_names": ["nsmc", *several], "multi_task": False, "task_hparams": {"korsts": {"num_train_epochs": 4.0}}}
 
 
 def make(home, values) -> Benchmark:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+from typing import Any
 
 import pytest
 import safetensors.numpy
@@ -42,23 +43,28 @@ def home(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def make_config(home):
-    """make_config(name=value, ...) -> FinetuningConfig of a tiny model with random weights in `home`."""
+def tiny() -> dict[str, Any]:
+    """Settings of a tiny model with random weights."""
+    return {
+        "init_checkpoint": "none",
+        "tokenizer_type": "wordpiece",
+        "model_hparam_overrides": SHAPE,
+        "embedding_size": 16,
+        "max_seq_length": 16,
+        "learning_rate": 3e-3,
+        "layerwise_lr_decay": 0.0,
+        "num_train_epochs": 2.0,
+        "train_batch_size": 16,
+        "dev_fraction": 0.2,
+    }
+
+
+@pytest.fixture
+def make_config(home, tiny):
+    """make_config(name=value, ...) -> FinetuningConfig of a tiny model in `home`."""
 
     def make(**user) -> FinetuningConfig:
-        values = {
-            "init_checkpoint": "none",
-            "tokenizer_type": "wordpiece",
-            "model_hparam_overrides": SHAPE,
-            "embedding_size": 16,
-            "max_seq_length": 16,
-            "learning_rate": 3e-3,
-            "layerwise_lr_decay": 0.0,
-            "num_train_epochs": 2.0,
-            "train_batch_size": 16,
-            "dev_fraction": 0.2,
-        }
-        return FinetuningConfig.create("tiny", str(home), values | user)
+        return FinetuningConfig.create("tiny", str(home), tiny | user)
 
     return make
 
