@@ -88,7 +88,9 @@ class FullTokenizer:
             allowed = ", ".join((*TOKENIZER_TYPES, KOBERT))
             raise UserError(f"unknown tokenizer type {tokenizer_type!r}, must be one of {allowed} (--tokenizer_type)")
         self.vocab_file = vocab_file
-        self.files = {vocab_file, _model_file(vocab_file)} if tokenizer_type == "sentencepiece" else {vocab_file}  # all that it needs
+        self.files = {vocab_file}  # all that it needs
+        if tokenizer_type in ("sentencepiece", KOBERT):
+            self.files.add(_model_file(vocab_file))
         self.tokenizer_type = tokenizer_type
         self.splitter = WordSplitter(do_lower_case, strip_accents, analyzer if tokenizer_type == "mecab_wordpiece" else "none")
         self._sentencepiece = _load_sentencepiece(vocab_file) if tokenizer_type in ("sentencepiece", KOBERT) else None

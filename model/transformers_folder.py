@@ -280,9 +280,19 @@ def _import_torch(path: str) -> Any:
 
 
 def find_vocabulary(folder: str) -> str | None:
-    """vocab.txt; where there is none tokenizer.json, which newer releases write instead, or a sentencepiece model."""
+    """vocab.txt; where there is none tokenizer.json, which newer releases write instead, or a sentencepiece model.
+
+    Raises:
+      UserError: KoBERT's model without vocab.txt, which numbers the pieces otherwise.
+    """
     names = ["vocab.txt", "tokenizer.json", *_sentencepiece_models(folder)]
-    return next((path for path in (os.path.join(folder, name) for name in names) if os.path.exists(path)), None)
+    found = next((path for path in (os.path.join(folder, name) for name in names) if os.path.exists(path)), None)
+    if found is not None and os.path.basename(found) == _KOBERT_MODEL:
+        raise UserError(f"{found} needs the vocab.txt that was published with it: copy it there (--{_FLAG})")
+    return found
+
+
+_KOBERT_MODEL = "tokenizer_78b3253a26.model"  # as monologg/kobert and monologg/distilkobert have it
 
 
 def _sentencepiece_models(folder: str) -> list[str]:

@@ -96,6 +96,7 @@ def test_a_folder_of_kobert_is_known_by_its_files(folder, tokenizer):
     assert tokenizer.vocab_file == str(folder / "vocab.txt") and tokenizer.tokenizer_type == "kobert"
     assert (tokenizer.unk_id, tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (0, 1, 2, 3, 4)
     assert not tokenizer.splitter.do_lower_case and tokenizer.splitter.strip_accents
+    assert tokenizer.files == {str(folder / "vocab.txt"), str(folder / "tokenizer_78b3253a26.model")}
     assert tokenizer.provenance()["tokenizer_type"] == "kobert" and "sentencepiece" in tokenizer.provenance()["analyzer_version"]
 
 
@@ -157,6 +158,12 @@ def test_a_model_alone_brings_its_own_ids(folder, tmp_path):
     tokenizer = FullTokenizer(vocab_file, **transformers_folder.tokenizer_settings(str(tmp_path), vocab_file))
     model = sentencepiece.SentencePieceProcessor(model_file=vocab_file)
     assert tokenizer.encode(CORPUS[0]) == model.encode(CORPUS[0], out_type=int)
+
+
+def test_kobert_without_its_vocab_txt_is_refused(folder, tmp_path):
+    (tmp_path / "tokenizer_78b3253a26.model").write_bytes((folder / "tokenizer_78b3253a26.model").read_bytes())
+    with pytest.raises(UserError, match="needs the vocab.txt.*--init_checkpoint"):
+        transformers_folder.find_vocabulary(str(tmp_path))
 
 
 def test_two_models_or_a_damaged_one(folder, tmp_path):
