@@ -14,7 +14,7 @@ from configure_finetuning import FinetuningConfig
 from finetune.benchmark import Benchmark
 from finetune.custom_task import read_task_config
 from finetune.finetuning_run import FinetuningRun
-from finetune.task_builder import TASKS
+from finetune.task_builder import TASKS, check_task_hparams
 from model import command, hparams
 from model.command import UserError
 
@@ -43,6 +43,7 @@ def main() -> None:
         values["task_config"] = flags.FLAGS.task_config
     model_name, data_dir, values = command.required("model_name"), command.required("data_dir"), read_task_config(values)
     configs = FinetuningConfig.create_each(model_name, data_dir, values)
+    check_task_hparams(configs)
     if flags.FLAGS.search:
         _search(configs, values)
         return

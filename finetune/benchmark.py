@@ -15,7 +15,6 @@ import tensorflow as tf
 from absl import logging
 
 from configure_finetuning import FinetuningConfig
-from finetune import task_builder
 from finetune.finetuning_run import FinetuningRun
 from finetune.results import NUMBERS, duration, numbers, sum_reports, summarize
 from finetune.task import Task
@@ -75,12 +74,12 @@ class Benchmark:
     """All runs of a benchmark: one for each task, or one for all of them."""
 
     def __init__(self, configs: Sequence[FinetuningConfig]):
-        """Raises UserError for settings, checkpoint or vocabulary that do not fit, and for `task_hparams` of an unknown task."""
-        for name in set(configs[0].task_hparams) - {name for config in configs for name in config.task_names}:
-            task_builder.get_task(configs[0], name)
+        """Raises UserError for settings, checkpoint or vocabulary that do not fit."""
+        if not configs[0].do_eval:
+            raise UserError("the benchmark table needs scores on the test splits (--do_eval)")
         self._runs = [FinetuningRun(config) for config in configs]
-        hashes = "/".join(run.description["config_hash"] for run in self._runs)
-        self.config_hash = hashlib.sha256(hashes.encode()).hexdigest()[:12]
+        decisive = [run.description["config_hash"] for run in self._runs] + [f"{seed}" for seed in self._runs[0].seeds]
+        self.config_hash = hashlib.sha256("/".join(decisive).encode()).hexdigest()[:12]
         self.folder = os.path.join(configs[0].results_dir, f"benchmark-{self.config_hash}")
 
     def run(self) -> str:
@@ -121,7 +120,7 @@ class Benchmark:
             "start": first.description["start"],
             "models": "one for all tasks" if several else "one for each task",
             "seeds": sorted({seed for score in scores for seed in score.scores}),
-            "seconds": sum(trial["seconds"] for run in self._runs for trial in run.results.trials),
+            "seconds": sum(trial["seconds"] for run in self._runs for trial in run.trials),
             "tasks": scores,
             "published": PUBLISHED,
         }
@@ -129,9 +128,7 @@ class Benchmark:
 
 def score_of(run: FinetuningRun, task: Task) -> TaskScore:
     """The test score of `task` in a finished run."""
-    if not run.config.do_eval:
-        raise UserError("the benchmark table needs scores on the test splits (--do_eval)")
-    trials, split, metric = run.results.trials, task.get_test_splits()[0], task.get_scorer().main_metric
+    trials, split, metric = run.trials, task.get_test_splits()[0], task.get_scorer().main_metric
     files = run.description["files"][task.name]
     rows = trials[0]["rows"][task.name]
     return TaskScore(

@@ -58,7 +58,7 @@ class FinetuningModel(tf.Module):
         if tf.io.gfile.isdir(prefix):
             values = transformers_folder.read_weights(prefix, self.encoder.config.model_type, set(variables) - pooler, pooler)
         else:
-            values = _read_encoder(prefix, set(variables) - pooler, pooler)
+            values = _read_encoder(prefix, variables, pooler)
         for name in sorted(set(variables) - set(values)):
             logging.warning("Not in %s, starts from random values: %s", prefix, name)
         for layer in self.encoder.layers[len(self.encoder.layers) - self._reinit_top_layers :]:
@@ -104,16 +104,19 @@ class FinetuningModel(tf.Module):
         return outputs
 
 
-def _read_encoder(prefix: str, names: set[str], optional: set[str]) -> dict[str, np.ndarray]:
-    """`names`, and what there is of `optional`, from a checkpoint; UserError for the first that is missing."""
+def _read_encoder(prefix: str, variables: Mapping[str, tf.Variable], optional: set[str]) -> dict[str, np.ndarray]:
+    """What a checkpoint holds of `variables`; UserError for another shape, and for the first that is missing and not `optional`."""
     shapes = checkpoint.read_shapes(prefix)
-    missing = sorted(names - set(shapes))
+    found = sorted(set(variables) & set(shapes))
+    for name in found:  # before what is missing: an embedding size of its own adds variables, and the shapes say why
+        checkpoint.check_shape(prefix, name, shapes[name], variables[name])
+    missing = sorted(set(variables) - set(shapes) - optional)
     if missing:
         raise UserError(
             f"checkpoint {prefix} lacks {missing[0]!r} and {len(missing) - 1} other variables of this model's encoder: "
             "another architecture? (--init_checkpoint, --model_size, --model_hparam_overrides)"
         )
-    return checkpoint.read(prefix, sorted(names | optional & set(shapes)))
+    return checkpoint.read(prefix, found)
 
 
 def _weights(features: Features) -> tf.Tensor:

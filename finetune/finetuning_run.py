@@ -36,23 +36,29 @@ class FinetuningRun:
         self.results = Results(self._results_dir, description)
 
     @property
-    def _seeds(self) -> range:
+    def seeds(self) -> range:
+        """Those that were asked for; the results may hold more, of other calls."""
         return range(self.config.seed, self.config.seed + self.config.num_trials)
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """The trials of these seeds that are finished, as Results keeps them."""
+        return [trial for seed in self.seeds if self._is_finished(seed) and (trial := self.results.find(seed))]
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
-        return all(map(self._is_finished, self._seeds))
+        return all(map(self._is_finished, self.seeds))
 
     def run(self) -> Results:
         """Does the trials that are not finished yet; returns the results of all."""
-        config, last = self.config, self._seeds[-1]
-        for seed in self._seeds:
+        for seed in self.seeds:
             if self._is_finished(seed):
                 logging.info("The trial with seed %d is finished: %s", seed, self._results_dir)
-                continue
-            self.results.add(self._run_trial(seed))
-            if not config.keep_all_models and seed != last:
+            else:
+                self.results.add(self._run_trial(seed))
+            # Also what was the last of an earlier call, or was left there by a kill.
+            if not self.config.keep_all_models and seed != self.seeds[-1] and tf.io.gfile.exists(self._trial_dir(seed)):
                 tf.io.gfile.rmtree(self._trial_dir(seed))
         return self.results
 
@@ -63,7 +69,8 @@ class FinetuningRun:
         trial = self.results.find(seed)
         if trial is None:
             return False
-        scored = not self.config.do_eval or all("test" in splits for splits in trial["scores"].values())
+        tests = [(task.name, split) for task in self.tasks for split in task.get_test_splits()] if self.config.do_eval else []
+        scored = all(split in trial["scores"][name] for name, split in tests)
         return scored and all(map(tf.io.gfile.exists, self._outputs(seed).values()))
 
     def _outputs(self, seed: int) -> dict[tuple[str, str], str]:

@@ -132,8 +132,8 @@ def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None
     path = os.path.join(folder, CONFIG)
     recorded = read_json(path, "model")
     try:
-        config = FinetuningConfig(**hparams.check(FinetuningConfig, recorded["finetuning"]))
-    except UserError as error:
+        config = FinetuningConfig(**hparams.check(FinetuningConfig, dict(recorded["finetuning"])))
+    except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{path} is of another version of this program: {error} (--model)") from error
     trained_with = recorded.get("vocab_file", "vocab.txt")
     beside = os.path.join(folder, os.path.basename(trained_with))

@@ -79,7 +79,7 @@ def predict_file(config: PredictionConfig) -> None:
 
     Raises UserError, naming file and line, for texts that cannot be predicted; the output does not appear then.
     """
-    if config.input != STANDARD and "://" not in config.input and not os.path.exists(config.input):
+    if config.input != STANDARD and "://" not in config.input and (os.path.isdir(config.input) or not os.path.exists(config.input)):
         raise UserError(f"no file {config.input!r} (--input)")
     precision = (config.mixed_precision, config.precision)
     predictor = Predictor(config.model, config.task_name, config.vocab_file, *precision, config.predict_batch_size, config.task_module)

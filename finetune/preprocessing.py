@@ -137,12 +137,18 @@ class Preprocessor:
         return lambda context: (make_batch({"rows": rows, "is_real": is_real}) for rows, is_real in batches), table.columns["num_cut"]
 
     def num_examples(self, task: Task, split: str) -> int:
-        return len(self._table(task, split))
+        """How many the file holds: one of which two inputs are made (see Config.double_unordered) counts once."""
+        return len(self._cut_by_example(task, split))
 
     def count_cut(self, task: Task, split: str) -> dict[str, int]:
         """How many examples were cut to max_seq_length, and how many pieces that cost."""
-        cut = self._table(task, split).columns["num_cut"]
+        cut = self._cut_by_example(task, split)
         return {"examples": int(np.count_nonzero(cut)), "pieces": int(cut.sum())}
+
+    def _cut_by_example(self, task: Task, split: str) -> np.ndarray:
+        """The pieces that each example lost, in the order of eid."""
+        table = self._table(task, split)
+        return table.columns["num_cut"][np.unique(table.columns[f"{task.name}_eid"], return_index=True)[1]]
 
     def _input_fn(self, table: FeatureTable, batches: Mapping[str, np.ndarray]) -> InputFn:
         """An input function over `batches`: "rows" int64 [batches, B], and what else each batch holds."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model.command import DataError, read_json, write_atomically, write_json
+from model.command import DataError, locked, read_json, write_atomically, write_json
 
 
 class Results:
@@ -21,26 +21,30 @@ class Results:
 
     def __init__(self, folder: str, description: Mapping[str, Any]):
         """`description`: what all trials have in common; the same as that of the trials found in `folder`."""
+        self._folder, self._description = folder, dict(description)
         self._json, self._text = os.path.join(folder, "results.json"), os.path.join(folder, "results.txt")
-        self._description = dict(description)
-        self.trials: list[dict[str, Any]] = []
-        if tf.io.gfile.exists(self._json):
-            stored = read_json(self._json, "results_dir")
-            if stored.get("config_hash") != self._description["config_hash"]:
-                raise DataError(f"{self._json} holds results of another configuration ({stored.get('config_hash')}) (--results_dir)")
-            self.trials = stored["trials"]
+        self.trials = self._read()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not tf.io.gfile.exists(self._json):
+            return []
+        stored = read_json(self._json, "results_dir")
+        if stored.get("config_hash") != self._description["config_hash"]:
+            raise DataError(f"{self._json} holds results of another configuration ({stored.get('config_hash')}) (--results_dir)")
+        return stored["trials"]
 
     def find(self, seed: int) -> dict[str, Any] | None:
         """The finished trial with `seed`, or None."""
         return next((trial for trial in self.trials if trial["seed"] == seed), None)
 
     def add(self, trial: Mapping[str, Any]) -> None:
-        """Keeps a finished trial, in place of an earlier one of the same seed, and writes both files."""
-        others = [other for other in self.trials if other["seed"] != trial["seed"]]
-        self.trials = sorted([*others, dict(trial)], key=lambda trial: trial["seed"])
-        tf.io.gfile.makedirs(os.path.dirname(self._json))
-        write_json(self._json, {**self._description, "trials": self.trials, "summary": summarize(self.trials)})
-        write_atomically(self._text, self.table() + "\n")
+        """Keeps a finished trial, in place of an earlier one of the same seed and beside those of other processes; writes both files."""
+        tf.io.gfile.makedirs(self._folder)
+        with locked(os.path.join(self._folder, ".lock")):
+            others = [other for other in self._read() if other["seed"] != trial["seed"]]
+            self.trials = sorted([*others, dict(trial)], key=lambda trial: trial["seed"])
+            write_json(self._json, {**self._description, "trials": self.trials, "summary": summarize(self.trials)})
+            write_atomically(self._text, self.table() + "\n")
 
     def table(self) -> str:
         """Mean and spread of every metric, the conditions under which they hold, and the scores label by label."""

@@ -5,14 +5,12 @@ never mix. What a trial is given depends on the finished ones before it and on t
 same command, from the last checkpoint of the trial it was at, and ends as one that was not.
 """
 
-import contextlib
 import difflib
-import fcntl
 import hashlib
 import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,7 @@ from finetune.search_report import SearchTrial
 from finetune.starting_point import find_starting_point
 from finetune.task_builder import get_tasks
 from model import hparams
-from model.command import DataError, UserError, write_json
+from model.command import DataError, UserError, locked, write_json
 from model.estimator import Diverged
 
 try:
@@ -94,7 +92,8 @@ class Search:
             os.makedirs(self._folder, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {self._folder!r}: {error.strerror} (--results_dir)") from error
-        with _locked(self._folder):
+        busy = f"another process is searching in {self._folder}: stop it, or wait for it (--results_dir)"
+        with locked(os.path.join(self._folder, "lock"), busy):
             study = _open_study(os.path.join(self._folder, "study.db"))
             while len(trials := finished_trials(study)) < self._num_trials:
                 self._run_trial(study, len(trials))
@@ -286,14 +285,3 @@ class _Sampler(optuna.samplers.TPESampler):
 def _derive(*parts: Any) -> int:
     """A seed of 32 bits for each `parts`."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Keeps other processes from the study in `folder`; UserError if one is at it. The lock ends with the process, however that ends."""
-    with open(os.path.join(folder, "lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is searching in {folder}: stop it, or wait for it (--results_dir)") from error
-        yield

@@ -67,7 +67,10 @@ def find_starting_point(config: FinetuningConfig) -> StartingPoint:
 def _read_record(folder: str) -> dict[str, Any]:
     """The config.json of a folder; {} where there is none."""
     path = os.path.join(folder, "config.json")
-    return read_json(path, "init_checkpoint") if tf.io.gfile.exists(path) else {}
+    record = read_json(path, "init_checkpoint") if tf.io.gfile.exists(path) else {}
+    if not isinstance(record, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(record).__name__} (--init_checkpoint)")
+    return record
 
 
 def _is_transformers_folder(place: str, record: Mapping[str, Any]) -> bool:
@@ -99,8 +102,11 @@ def _start_from_transformers(config: FinetuningConfig, folder: str) -> StartingP
 
 def _start_from_record(config: FinetuningConfig, prefix: str | None, folder: str, record: Mapping[str, Any]) -> StartingPoint:
     """As run_pretraining.py and run_finetuning.py wrote it; the tokenizer must be the same, whatever the user asked for."""
-    bert_config = modeling.BertConfig.from_dict({**record["bert_config"], **config.model_hparam_overrides})
-    recorded = record.get("tokenizer", {})
+    path, recorded = os.path.join(folder, "config.json"), record.get("tokenizer", {})
+    if not (isinstance(record["bert_config"], dict) and isinstance(recorded, dict)):
+        raise UserError(f"{path} is damaged: bert_config and tokenizer must be JSON objects (--init_checkpoint)")
+    bert_config = modeling.BertConfig.from_dict({**record["bert_config"], **_free_overrides(config)})
+    _check_asked(config, bert_config.to_dict() | {"embedding_size": record.get("embedding_size") or bert_config.hidden_size}, path)
     tokenizer = _make_tokenizer(config, _vocab_file(config, folder), DEFAULT_TOKENIZER | recorded)
     tokenization.check_provenance(recorded, tokenizer.provenance(), f"the checkpoint in {folder}")
     return StartingPoint(prefix, bert_config, record.get("embedding_size"), tokenizer)

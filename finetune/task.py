@@ -3,16 +3,18 @@
 import abc
 import dataclasses
 import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
+from absl import logging
 
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import FeatureSpec
 from finetune.scorer import Scorer
-from model.command import UserError
+from model.command import UserError, write_atomically
 from model.estimator import Features
 from model.modeling import BertConfig, BertOutput
 from model.random import RandomState
@@ -69,7 +71,7 @@ class Task(abc.ABC):
       standins: split -> name of a file of another origin that is read where the official one is absent.
       text_columns: what the one or two texts of an example are called, in files with columns or keys.
       allows_empty_text: whether a text may be empty; else it is an error that names the line.
-      row_name: what a row of a file is called, in errors and above written predictions.
+      row_name: what a row of a file is called, in errors and in written predictions.
       files_flag: the flag that says where the files lie, for errors.
       code: for a task of the user's own, a hash of its module, on which its results depend.
     """
@@ -91,7 +93,7 @@ class Task(abc.ABC):
         folder, split = os.path.join(self.config.raw_data_dir, self.name), self._file_split(split)
         names = [files[split] for files in (self.files, self.standins) if split in files]
         for path in (os.path.join(folder, name) for name in names):
-            if os.path.exists(path):
+            if os.path.isfile(path):
                 return path
         raise UserError(f"no file {os.path.join(folder, names[0])!r}: raw_data_dir must hold one folder per task (--raw_data_dir)")
 
@@ -105,8 +107,11 @@ class Task(abc.ABC):
 
     def signature(self, split: str) -> dict[str, Any]:
         """What a result depends on beside the configuration: the contents of the split's file, and how the task reads it."""
-        with open(self.path(split), "rb") as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
+        try:
+            with open(self.path(split), "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename!r}: {error.strerror} (--{self.files_flag})") from error
         code = {"code": self.code} if self.code else {}
         return {"task": self.name, "file": os.path.basename(self.path(split)), "sha256": digest, **code}
 
@@ -166,11 +171,16 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def get_feature_specs(self) -> Sequence[FeatureSpec]:
-        """The task's own features; their names start with the task's name."""
+        """The task's own features; their names start with the task's name. TASK_eid, the example's eid, is among them."""
 
     @abc.abstractmethod
     def get_prediction_module(self, bert_config: BertConfig, seed: int) -> PredictionModule:
         """New layers for this task."""
+
+    def warn_of_class_weights(self) -> None:
+        """For tasks without labels to be weighted."""
+        if self.config.class_weights:
+            logging.warning("Task %s is no classification: --class_weights has no effect on it", self.name)
 
     @abc.abstractmethod
     def get_scorer(self) -> Scorer:
@@ -185,5 +195,13 @@ class Task(abc.ABC):
         return None
 
     @abc.abstractmethod
+    def prediction_rows(self, results: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+        """The outputs of examples as rows to be written, in the order of `results`: column -> text or number."""
+
     def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the outputs of all examples of a split as TSV, sorted by eid."""
+        """Writes the outputs of all examples of a split, sorted by eid, as TSV and beside it as JSON lines (.jsonl)."""
+        rows = list(self.prediction_rows(sorted(results, key=lambda result: int(result["eid"]))))
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        write_atomically(f"{path.removesuffix('.tsv')}.jsonl", "\n".join(lines) + "\n")
+        lines = ["\t".join(map(str, row)) for row in ([*rows[0]], *(row.values() for row in rows))]
+        write_atomically(path, "\n".join(lines) + "\n")

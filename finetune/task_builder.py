@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import inspect
 import pathlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 from configure_finetuning import FinetuningConfig
@@ -52,6 +53,12 @@ def register(task: TaskClass) -> TaskClass:
 def get_tasks(config: FinetuningConfig) -> list[Task]:
     """The tasks that `config.task_names` names, in that order."""
     return [get_task(config, name) for name in config.task_names]
+
+
+def check_task_hparams(configs: Sequence[FinetuningConfig]) -> None:
+    """Raises UserError where task_hparams has settings for a task that does not exist."""
+    for name in set(configs[0].task_hparams) - {name for config in configs for name in config.task_names}:
+        get_task(configs[0], name)
 
 
 def get_task(config: FinetuningConfig, task_name: str) -> Task:

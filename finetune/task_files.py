@@ -3,13 +3,14 @@
 `flag` is the flag that said where the file lies, for errors.
 """
 
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from model.command import UserError, read_json
+from model.command import DataError, UserError, read_json
 from pretrain.text_files import TextFile, read_lines
 
 Row = tuple[int, dict[str, str]]
@@ -30,7 +31,7 @@ def read_tsv(path: str, columns: Sequence[str], has_header: bool = True, flag: s
     Raises:
       UserError: another header, or a row with another number of fields.
     """
-    records = ((number, line.split("\t")) for number, line in enumerate(read_lines(path), 1))
+    records = ((number, line.split("\t")) for number, line in _lines(path, flag))
     return _read_table(path, "tab", records, columns, has_header, flag)
 
 
@@ -46,11 +47,27 @@ def _csv_records(path: str, flag: str) -> Iterator[tuple[int, list[str]]]:
     with io.TextIOWrapper(TextFile(path).stream(), encoding="utf-8", newline="") as file:
         reader, number = csv.reader(file, strict=True), 1
         try:
-            for fields in reader:
-                yield number, fields
-                number = reader.line_num + 1
+            with _blaming(flag):
+                for fields in reader:
+                    yield number, fields
+                    number = reader.line_num + 1
         except csv.Error as error:
             raise UserError(f"{path}, line {number}: no row of CSV: {error} (--{flag})") from error
+
+
+def _lines(path: str, flag: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, counting from 1."""
+    with _blaming(flag):
+        yield from enumerate(read_lines(path), 1)
+
+
+@contextlib.contextmanager
+def _blaming(flag: str) -> Iterator[None]:
+    """Errors about the bytes of a file advise flags of preprocess.py; here it is `flag` that named the file."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error}".partition("; ")[0] + f" (--{flag})") from error
 
 
 def _read_table(
@@ -100,11 +117,11 @@ def read_json_rows(path: str, keys: Sequence[str], flag: str = FLAG) -> list[Row
 def read_json_lines(path: str, keys: Sequence[str], flag: str = FLAG) -> list[Row]:
     """`read_json_rows` for a file with an object a line; the number is that of the line."""
     rows = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in _lines(path, flag):
         try:
             found = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); {ANOTHER} (--{flag})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); {ANOTHER} (--{flag})") from error
         rows.append((number, _values(found, keys, f"{path}, line {number}", flag)))
     return rows
 
@@ -118,4 +135,6 @@ def _value(found: Any, key: str, place: str, flag: str) -> str:
         found = found.get(part) if isinstance(found, dict) else None
     if not isinstance(found, str | int | float):
         raise UserError(f"{place}: no {key!r}; {ANOTHER} (--{flag})")
+    if isinstance(found, str) and any("\ud800" <= character <= "\udfff" for character in found):
+        raise UserError(f"{place}: {key!r} holds half of a surrogate pair, which is no character (--{flag})")
     return json.dumps(found) if isinstance(found, bool) else str(found)

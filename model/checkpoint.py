@@ -162,23 +162,24 @@ def load(prefix: str, variables: Mapping[str, tf.Variable]) -> None:
     for name, variable in variables.items():
         if name not in shapes:
             raise UserError(f"checkpoint {prefix} has no variable {name!r}: it was made by another configuration (--model_dir)")
-        _check_shape(prefix, name, shapes[name], variable)
+        check_shape(prefix, name, shapes[name], variable)
     assign(prefix, variables, read(prefix, list(variables)))
 
 
 def assign(place: str, variables: Mapping[str, tf.Variable], values: Mapping[str, np.ndarray]) -> None:
     """Gives each variable the value of its name, all or nothing. `place` is where the values come from, for the error about a shape."""
     for name, variable in variables.items():
-        _check_shape(place, name, list(values[name].shape), variable)
+        check_shape(place, name, list(values[name].shape), variable)
     for name, variable in variables.items():
         variable.assign(tf.cast(values[name], variable.dtype))
 
 
-def _check_shape(place: str, name: str, shape: list[int], variable: tf.Variable) -> None:
+def check_shape(place: str, name: str, shape: list[int], variable: tf.Variable) -> None:
+    """Raises UserError where the value of `variable` at `place` has another `shape`."""
     if shape != variable.shape.as_list():
         raise UserError(
             f"variable {name!r} has shape {shape} in checkpoint {place} but {variable.shape.as_list()} in this model: "
-            "use the checkpoint's vocabulary, model_size and model_hparam_overrides (--hparams)"
+            "use the checkpoint's vocabulary and shape (--vocab_file, --model_size, --model_hparam_overrides)"
         )
 
 

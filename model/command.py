@@ -5,6 +5,7 @@ a fault in the data or the run itself ends with exit code 1; anything else is ou
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -103,6 +104,23 @@ def _open_remotely(path: str, temporary: str) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def locked(path: str, busy: str = "") -> Iterator[None]:
+    """Keeps other processes of this machine from the lock file `path`; the lock ends with the process, however that ends.
+
+    Waits for its turn, or with `busy` raises UserError with that message. Folders in the cloud (gs://...) cannot be locked.
+    """
+    if "://" in path:
+        yield
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise UserError(busy) from error
+        yield
+
+
 def write_json(path: str, value: Any) -> None:
     """Writes `value` as indented UTF-8 JSON, atomically."""
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, default=_to_builtin) + "\n")
@@ -121,8 +139,8 @@ def read_json(path: str, flag: str) -> Any:
         raise UserError(f"no file {path!r} (--{flag})")
     with opened(path, "rb") as file:
         try:
-            return json.loads(file.read().decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            return json.loads(file.read().decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON in UTF-8 ({error}) (--{flag})") from error
 
 

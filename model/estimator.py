@@ -230,7 +230,7 @@ class Estimator:
                 if not np.all(np.isfinite(number)):
                     raise Diverged(
                         f"{name} is {number} at step {step}: training diverged and was stopped, the last checkpoint is untouched; "
-                        "lower --learning_rate, raise --num_warmup_steps or train with --precision=float32"
+                        "lower --learning_rate, warm up for longer or train with --precision=float32"
                     )
                 totals[name] = totals.get(name, 0.0) + number
         steps = totals.pop("steps")

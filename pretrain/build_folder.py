@@ -7,7 +7,6 @@ output_dir/unfinished_build/                           until then: parameters.js
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from model.command import DataError, UserError
+from model.command import DataError, UserError, locked
 
 MANIFEST = "manifest.json"
 WORK = "unfinished_build"
@@ -166,15 +165,9 @@ class BuildFolder:
         with contextlib.suppress(OSError):  # not there, or holds a file that somebody else put there
             os.rmdir(self._work)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second build out of the folder; the lock goes with the process, however it ends."""
-        with open(self._file("lock"), "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"another build is at work in {self.path} (--output_dir)") from error
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps a second build out of the folder."""
+        return locked(self._file("lock"), f"another build is at work in {self.path} (--output_dir)")
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Moves the other files and the manifest into place, and removes what only an unfinished build needs."""

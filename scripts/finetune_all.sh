@@ -5,7 +5,8 @@
 #   scripts/finetune_all.sh --data_dir=DIR --model_name=NAME [flags]   # DIR/models/NAME on DIR/finetuning_data/TASK/
 #
 # Other flags go to run_finetuning.py: --raw_data_dir=DIR (a folder per task), --recipe=dialog, --num_trials=3,
-# --init_checkpoint=none, --hparams=FILE, ... Each task gets a model of its own; --multi_task trains one for all.
+# --init_checkpoint=none, --hparams=FILE, ... Each task gets a model of its own; --multi_task trains one for all. All six tasks, a
+# model for each and the recipe dialog are flags of this script: only a flag changes them, not what FILE says.
 # Some tasks only: --task_names=nsmc,question-pair,hate-speech,kornli,korsts (Naver NER cannot be downloaded by everybody).
 # benchmark.json, .md and .html are written to RESULTS_DIR/benchmark-*. Run again after an interruption it goes on where it was.
 set -euo pipefail

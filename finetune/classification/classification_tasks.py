@@ -7,7 +7,7 @@ import abc
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from finetune.feature_spec import FeatureSpec
 from finetune.scorer import Scorer
 from finetune.task import Encoder, Example, PredictionModule, Task
 from finetune.task_files import Row, read_json_rows, read_tsv
-from model.command import UserError, write_atomically
+from model.command import UserError
 from model.modeling import BertConfig
 
 
@@ -145,13 +145,12 @@ class ClassificationTask(SentenceTask):
         right, predicted = ([int(result[name]) for result in results] for name in ("label_ids", "predictions"))
         return classification_report(self.labels, right, predicted)
 
-    def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
+    def prediction_rows(self, results: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
         """Columns: line of the example in its file, its label, the predicted one, and the probability of each label."""
-        lines = ["\t".join([self.row_name, "label", "prediction", *(f"p({label})" for label in self.labels)])]
-        for result in sorted(results, key=lambda result: int(result["eid"])):
-            names = (self.labels[int(result["label_ids"])], self.labels[int(result["predictions"])])
-            lines.append("\t".join([str(int(result["eid"])), *names, *(f"{value:.6f}" for value in result["probabilities"])]))
-        write_atomically(path, "\n".join(lines) + "\n")
+        for result in results:
+            label, prediction = (self.labels[int(result[name])] for name in ("label_ids", "predictions"))
+            probabilities = {f"p({name})": round(float(p), 6) for name, p in zip(self.labels, result["probabilities"], strict=True)}
+            yield {self.row_name: int(result["eid"]), "label": label, "prediction": prediction, **probabilities}
 
 
 class RegressionTask(SentenceTask):
@@ -189,17 +188,17 @@ class RegressionTask(SentenceTask):
         return (FeatureSpec(f"{self.name}_eid"), FeatureSpec(f"{self.name}_targets", dtype=np.float32))
 
     def get_prediction_module(self, bert_config: BertConfig, seed: int) -> PredictionModule:
+        self.warn_of_class_weights()
         return RegressionModule(self.name, self.config.classifier_head, self.min_value, self.max_value, bert_config, seed)
 
     def get_scorer(self) -> Scorer:
         return RegressionScorer(self.main_metric)
 
-    def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
+    def prediction_rows(self, results: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
         """Columns: line of the example in its file, its score, and the predicted one."""
-        lines = [f"{self.row_name}\tscore\tprediction"]
-        for result in sorted(results, key=lambda result: int(result["eid"])):
-            lines.append(f"{int(result['eid'])}\t{float(result['targets']):g}\t{float(result['predictions']):.6f}")
-        write_atomically(path, "\n".join(lines) + "\n")
+        for result in results:
+            score, prediction = (round(float(result[name]), 6) for name in ("targets", "predictions"))
+            yield {self.row_name: int(result["eid"]), "score": score, "prediction": prediction}
 
 
 class NSMC(ClassificationTask):

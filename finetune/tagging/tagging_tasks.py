@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from finetune.tagging.tagging_metrics import EntityF1Scorer, entity_report, find
 from finetune.tagging.tagging_module import NO_TAG, TaggingModule
 from finetune.task import Encoder, Example, PredictionModule, Task
 from finetune.task_files import read_tsv
-from model.command import UserError, write_atomically
+from model.command import UserError
 from model.modeling import BertConfig
 from model.words import EOJEOL
 from pretrain.text_files import read_lines
@@ -113,6 +113,7 @@ class EntityTask(Task):
         return (FeatureSpec(f"{self.name}_eid"), FeatureSpec(f"{self.name}_tag_ids", per_token=True, default=NO_TAG))
 
     def get_prediction_module(self, bert_config: BertConfig, seed: int) -> PredictionModule:
+        self.warn_of_class_weights()
         return TaggingModule(self.name, self.config.classifier_head, len(self.tags), bert_config, seed)
 
     def get_scorer(self) -> Scorer:
@@ -134,13 +135,11 @@ class EntityTask(Task):
     def get_report(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return entity_report([result["tags"] for result in results], [result["predicted_tags"] for result in results])
 
-    def write_predictions(self, path: str, results: Sequence[Mapping[str, Any]]) -> None:
+    def prediction_rows(self, results: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
         """Columns: line of the sentence in its file, word, its tag, and the predicted one; a row for each word."""
-        lines = [f"{self.row_name}\tword\ttag\tprediction"]
-        for result in sorted(results, key=lambda result: int(result["eid"])):
-            rows = zip(result["words"], result["tags"], result["predicted_tags"], strict=True)
-            lines += [f"{int(result['eid'])}\t{word}\t{tag}\t{predicted}" for word, tag, predicted in rows]
-        write_atomically(path, "\n".join(lines) + "\n")
+        for result in results:
+            for word, tag, predicted in zip(result["words"], result["tags"], result["predicted_tags"], strict=True):
+                yield {self.row_name: int(result["eid"]), "word": word, "tag": tag, "prediction": predicted}
 
 
 class NaverNER(EntityTask):

@@ -7,7 +7,9 @@ from configure_finetuning import FinetuningConfig
 from finetune import benchmark
 from finetune.benchmark import PUBLISHED, TITLES, Benchmark, TaskScore, to_markdown
 from finetune.custom_task import read_task_config
+from finetune.finetuning_run import FinetuningRun
 from finetune.results import summarize
+from finetune.task_builder import check_task_hparams
 from model.command import UserError
 
 
@@ -84,7 +86,9 @@ def values(several, tiny):
 
 
 def make(home, values) -> Benchmark:
-    return Benchmark(FinetuningConfig.create_each("tiny", str(home), values))
+    configs = FinetuningConfig.create_each("tiny", str(home), values)
+    check_task_hparams(configs)
+    return Benchmark(configs)
 
 
 def test_each_task_has_a_model_and_settings_of_its_own(home, values):
@@ -155,6 +159,24 @@ def test_a_benchmark_that_is_stopped_and_goes_on_gives_the_same_table(home, valu
     again.run()
     second = json.loads((home / f"again_results/benchmark-{again.config_hash}/benchmark.json").read_text())
     assert [score["scores"] for score in table["tasks"]] == [score["scores"] for score in second["tasks"]]
+
+
+@pytest.mark.slow
+def test_the_table_shows_the_seeds_that_were_asked_for_whatever_else_was_finished(home, tiny):
+    values = tiny | {"task_names": ["nsmc", "korsts"], "multi_task": False, "num_train_epochs": 0.2}
+    for seed, do_eval in ((99, False), (7, True)):
+        alone = values | {"task_names": ["nsmc"], "seed": seed, "do_eval": do_eval}
+        FinetuningRun(*FinetuningConfig.create_each("tiny", str(home), alone)).run()
+    asked = make(home, values)
+    asked.run()
+    assert [sorted(score.scores) for score in asked.describe()["tasks"]] == [[42], [42]]
+    assert sorted(trial["seed"] for trial in asked._runs[0].results.trials) == [7, 42, 99]
+    assert make(home, values | {"seed": 7}).config_hash != asked.config_hash
+
+
+def test_a_table_without_test_scores_is_refused_before_any_training(home, values):
+    with pytest.raises(UserError, match="needs scores on the test splits .--do_eval"):
+        make(home, values | {"do_eval": False})
 
 
 @pytest.mark.slow

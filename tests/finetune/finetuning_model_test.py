@@ -145,6 +145,9 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(build, home):
     deeper = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
     with pytest.raises(UserError, match=r"lacks 'electra/encoder/layer_1/.*--init_checkpoint"):
         build(model_hparam_overrides=deeper).load_encoder(saved_encoder(home / "ckpt2"))
+    wider = {**deeper, "num_hidden_layers": 1, "hidden_size": 32}  # with embeddings of 16 it has a projection, the checkpoint has none
+    with pytest.raises(UserError, match=r"variable 'electra/.* has shape \[16.* but \[32"):
+        build(model_hparam_overrides=wider, embedding_size=16).load_encoder(saved_encoder(home / "ckpt3"))
 
 
 def test_a_checkpoint_of_the_original_loads_as_it_is(golden, build):

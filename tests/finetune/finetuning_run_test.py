@@ -23,9 +23,13 @@ def test_trials_are_scored_summarized_and_not_done_again(make_config, home, monk
     results = FinetuningRun(make_config(num_trials=2, write_test_outputs=True, n_writes_test=1, **FAST)).run()
     assert [trial["seed"] for trial in results.trials] == [42, 43]
     (folder,) = folders(home, "results")
-    assert {path.name for path in folder.iterdir()} == {"results.json", "results.txt", "nsmc_test_seed_42.tsv"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("results.json", "results.txt", ".lock", "nsmc_test_seed_42.tsv", "nsmc_test_seed_42.jsonl")
+    }
     predictions = [line.split("\t") for line in (folder / "nsmc_test_seed_42.tsv").read_text().splitlines()[1:]]
     accuracy = 100 * np.mean([label == prediction for _, label, prediction, *_ in predictions])
+    objects = [json.loads(line) for line in (folder / "nsmc_test_seed_42.jsonl").read_text().splitlines()]
+    assert [[str(value) for value in found.values()] for found in objects] == predictions and "p(1)" in objects[0]
     assert len(predictions) == 60 and results.trials[0]["scores"]["nsmc"]["test"]["accuracy"] == pytest.approx(accuracy)
     assert "nsmc  test   accuracy" in results.table() and "60" in results.table()
 
@@ -76,14 +80,15 @@ def test_only_the_last_trials_weights_are_kept_if_so_asked(make_config, home, mo
         return {
             "seed": seed,
             "seconds": 1.0,
-            "rows": {"nsmc": {"dev": 9}},
+            "rows": {"nsmc": {"dev": 9, "test": 9}},
             "cut": {},
             "reports": {},
-            "scores": {"nsmc": {"dev": {"accuracy": 50.0}}},
+            "scores": {"nsmc": {"dev": {"accuracy": 50.0}, "test": {"accuracy": 50.0}}},
         }
 
     monkeypatch.setattr(FinetuningRun, "_run_trial", pretend)
-    FinetuningRun(make_config(num_trials=2, keep_all_models=keep)).run()
+    for num_trials in (1, 2):  # what was the last is the last no more
+        FinetuningRun(make_config(num_trials=num_trials, keep_all_models=keep)).run()
     assert sorted(path.name for path in (home / "models" / "tiny" / "finetuning_models" / "nsmc_model").glob("*/*")) == left
 
 
@@ -130,6 +135,21 @@ def test_what_was_cut_is_counted(make_config, several):
     cut = results.trials[0]["cut"]["naver-ner"]["test"]
     assert 0 < cut["examples"] < 40 and cut["examples"] <= cut["pieces"]
     assert f"cut to 5 pieces: {cut['examples']} examples of naver-ner test, {cut['pieces']} pieces lost" in results.table()
+
+
+def test_an_example_of_which_two_inputs_are_made_counts_once(make_config, several):
+    both, one = (make_config(task_names=["korsts"], max_seq_length=4, double_unordered=doubled, **FAST) for doubled in (True, False))
+    runs = [FinetuningRun(config) for config in (both, one)]
+    counts = [(run._preprocessor.num_examples(run.tasks[0], "train"), run._preprocessor.count_cut(run.tasks[0], "train")) for run in runs]
+    assert counts[0] == counts[1] and counts[0][1]["examples"] > 0
+    steps = [run._preprocessor.prepare_train(1)[1] for run in runs]
+    assert steps[0] == pytest.approx(2 * steps[1], abs=1)
+
+
+def test_class_weights_without_classes_are_told_to_have_no_effect(make_config, several, caplog):
+    with caplog.at_level("WARNING", logger="absl"):
+        FinetuningRun(make_config(task_names=["korsts"], class_weights=True, **FAST)).run()
+    assert "Task korsts is no classification: --class_weights has no effect on it" in caplog.text
 
 
 # --- from models of other makers -----------------------------------------------------------------------------------------------------

@@ -71,6 +71,13 @@ def test_trials_are_kept_by_seed_and_read_back(tmp_path):
     assert stored["config_hash"] == "abc" and stored["summary"]["nsmc"]["test"]["accuracy"]["mean"] == 89.0
 
 
+def test_two_processes_that_add_trials_keep_each_others(tmp_path):
+    first, second = (Results(str(tmp_path), DESCRIPTION) for _ in range(2))
+    first.add(trial(42, 80.0))
+    second.add(trial(43, 90.0))
+    assert [kept["seed"] for kept in second.trials] == [42, 43] == [kept["seed"] for kept in Results(str(tmp_path), DESCRIPTION).trials]
+
+
 def test_the_table_says_what_was_scored_how_often_and_on_how_many_rows(tmp_path):
     results = Results(str(tmp_path), DESCRIPTION)
     results.add(trial(42, 90.0, seconds=60.0, cut=1200))

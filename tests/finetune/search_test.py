@@ -8,7 +8,7 @@ import pytest
 from configure_finetuning import FinetuningConfig
 from finetune.finetuning_run import FinetuningRun
 from finetune.model_runner import ModelRunner
-from model.command import DataError, UserError
+from model.command import DataError, UserError, locked
 from model.estimator import Diverged, Estimator
 
 pytest.importorskip("optuna", reason="Optuna is an extra: pip install .[search]")
@@ -270,7 +270,7 @@ def test_impossible_numbers_and_places_are_refused(home, make_search):
 
 def test_a_damaged_study_and_one_in_use_are_explained(home, make_search, pretence):
     make_search(1).run()
-    with search._locked(str(folder_of(home))), pytest.raises(UserError, match="another process is searching in"):
+    with locked(str(folder_of(home) / "lock")), pytest.raises(UserError, match="another process is searching in"):
         make_search(2).run()
     (folder_of(home) / "study.db").write_bytes(b"damaged" * 1000)
     with pytest.raises(DataError, match="study.db cannot be used.*remove it") as error:

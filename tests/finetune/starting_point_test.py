@@ -13,11 +13,11 @@ from model.tokenization import FullTokenizer
 @pytest.fixture
 def pretrained(home):
     """A model as run_pretraining.py leaves it in models/tiny: weights, config.json, vocab.txt in data_dir."""
-    shape = BertConfig(19, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=24)
+    shape = BertConfig(19, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32)
     folder = home / "models" / "tiny"
-    checkpoint.save(str(folder), 7, BertModel(shape, 4).trainable_variables, keep_max=1)
+    checkpoint.save(str(folder), 7, BertModel(shape, 16).trainable_variables, keep_max=1)
     tokenizer = FullTokenizer(str(home / "vocab.txt"), tokenizer_type="wordpiece")
-    record = {"bert_config": shape.to_dict(), "embedding_size": 4, "tokenizer": tokenizer.provenance()}
+    record = {"bert_config": shape.to_dict(), "embedding_size": 16, "tokenizer": tokenizer.provenance()}
     (folder / "config.json").write_text(json.dumps(record))
     return folder
 
@@ -25,7 +25,7 @@ def pretrained(home):
 def test_shape_and_tokenizer_come_from_the_checkpoints_config(make_config, pretrained):
     start = find_starting_point(make_config(init_checkpoint="", tokenizer_type=None, model_hparam_overrides={}))
     assert start.prefix == str(pretrained / "model.ckpt-7")
-    assert (start.bert_config.hidden_size, start.bert_config.max_position_embeddings, start.embedding_size) == (8, 24, 4)
+    assert (start.bert_config.hidden_size, start.bert_config.max_position_embeddings, start.embedding_size) == (16, 32, 16)
     assert start.tokenizer.provenance()["tokenizer_type"] == "wordpiece"
 
 
@@ -40,7 +40,7 @@ def test_random_weights_have_the_same_shape_and_tokenizer(make_config, pretraine
 
 def test_dropout_may_be_overridden(make_config, pretrained):
     start = find_starting_point(make_config(init_checkpoint="", model_hparam_overrides={"hidden_dropout_prob": 0.3}))
-    assert start.bert_config.hidden_dropout_prob == 0.3 and start.bert_config.hidden_size == 8
+    assert start.bert_config.hidden_dropout_prob == 0.3 and start.bert_config.hidden_size == 16
 
 
 def test_the_models_own_vocabulary_comes_first(make_config, home, pretrained):
@@ -54,7 +54,7 @@ def test_the_models_own_vocabulary_comes_first(make_config, home, pretrained):
         ({"init_checkpoint": "/nowhere"}, ["no checkpoint at '/nowhere'", "--init_checkpoint"]),
         ({"init_checkpoint": "", "tokenizer_type": "mecab_wordpiece"}, ["tokenizer_type", "'wordpiece'", "'mecab_wordpiece'"]),
         ({"init_checkpoint": "", "do_lower_case": True}, ["do_lower_case", "False", "True", "--do_lower_case"]),
-        ({"init_checkpoint": "", "max_seq_length": 25}, ["max_seq_length 25", "24", "--max_seq_length"]),
+        ({"init_checkpoint": "", "max_seq_length": 33}, ["max_seq_length 33", "32", "--max_seq_length"]),
         ({"init_checkpoint": "", "reinit_top_layers": 2}, ["reinit_top_layers", "layers, 1, got 2", "--reinit_top_layers"]),
         ({"init_checkpoint": "", "vocab_file": "/no/vocab.txt"}, ["no vocabulary at /no/vocab.txt", "--vocab_file"]),
     ],
@@ -63,6 +63,28 @@ def test_what_does_not_fit_the_checkpoint_is_refused(make_config, pretrained, us
     with pytest.raises(UserError) as error:
         find_starting_point(make_config(**{"model_hparam_overrides": {}, **user}))
     assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    "user, words",
+    [
+        ({"model_size": "base"}, ["num_hidden_layers 1, but --model_size asks for 12"]),
+        ({"embedding_size": 64}, ["embedding_size 16, but --embedding_size asks for 64"]),
+        ({"vocab_size": 999}, ["vocab_size 19, but --vocab_size asks for 999"]),
+        ({"model_hparam_overrides": {"num_hidden_layers": 2}}, ["num_hidden_layers 1, but --model_hparam_overrides asks for 2"]),
+    ],
+)
+def test_what_was_asked_for_must_be_the_shape_of_our_checkpoint_too(make_config, pretrained, user, words):
+    with pytest.raises(UserError) as error:
+        find_starting_point(make_config(**{"init_checkpoint": "", "model_hparam_overrides": {}, "embedding_size": None, **user}))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize("text", ["[]", '{"bert_config": 3}', '{"bert_config": {}, "tokenizer": []}'])
+def test_a_damaged_config_json_is_named(make_config, pretrained, text):
+    (pretrained / "config.json").write_text(text)
+    with pytest.raises(UserError, match="config.json .*JSON object.*--init_checkpoint"):
+        find_starting_point(make_config(init_checkpoint=""))
 
 
 def test_another_vocabulary_is_refused(make_config, home, pretrained):

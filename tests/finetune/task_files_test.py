@@ -73,6 +73,25 @@ def test_json_lines_give_the_fields_asked_for(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "가"}\n{"text": null}\n')
     with pytest.raises(UserError, match="a.jsonl, line 2: no 'text'.*another task.*--raw_data_dir"):
         read_json_lines(str(tmp_path / "a.jsonl"), ("text",))
+    (tmp_path / "a.jsonl").write_text('{"text": "가\\ud800"}\n')
+    with pytest.raises(UserError, match="a.jsonl, line 1: 'text' holds half of a surrogate pair"):
+        read_json_lines(str(tmp_path / "a.jsonl"), ("text",))
+    for reader, rows in ((read_json_lines, "[" * 100_000), (read_json_rows, "[" * 100_000)):
+        (tmp_path / "a.json").write_text(rows)
+        with pytest.raises(UserError, match="a.json.* not JSON"):
+            reader(str(tmp_path / "a.json"), ("text",))
     (tmp_path / "a.jsonl").write_text('{"text": "가"}\n\n')
     with pytest.raises(UserError, match="a.jsonl, line 2: not JSON"):
         read_json_lines(str(tmp_path / "a.jsonl"), ("text",))
+
+
+@pytest.mark.parametrize("read", [read_tsv, read_csv, read_json_lines])
+def test_what_is_not_utf_8_is_blamed_on_the_flag_that_named_the_file(tmp_path, read):
+    (tmp_path / "a.txt").write_bytes(b"a\n\xb0\xa1\n")
+    with pytest.raises(UserError, match=r"a.txt, line 2, byte 2: not UTF-8 .* .--task_config.$"):
+        read(str(tmp_path / "a.txt"), ("a",), flag="task_config")
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes('\ufeff[{"a": "가"}]'.encode())
+    assert read_json_rows(str(tmp_path / "a.json"), ("a",)) == [(1, {"a": "가"})]

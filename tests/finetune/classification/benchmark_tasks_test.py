@@ -120,7 +120,7 @@ def test_label_weights_by_hand(tmp_path):
 def test_scores_are_written_as_tsv(tmp_path):
     results = [{"eid": 3, "targets": 3.2, "predictions": 2.75}, {"eid": 2, "targets": 5.0, "predictions": 4.0}]
     make_task(tmp_path, KorSTS).write_predictions(str(tmp_path / "test.tsv"), results)
-    assert (tmp_path / "test.tsv").read_text() == "line\tscore\tprediction\n2\t5\t4.000000\n3\t3.2\t2.750000\n"
+    assert (tmp_path / "test.tsv").read_text() == "line\tscore\tprediction\n2\t5.0\t4.0\n3\t3.2\t2.75\n"
 
 
 PAWS = "id\tsentence1\tsentence2\tlabel\n"

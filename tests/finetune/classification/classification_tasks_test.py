@@ -214,8 +214,8 @@ def test_predictions_are_written_as_tsv_in_the_files_order(tmp_path):
     make_task(tmp_path).write_predictions(str(tmp_path / "test.tsv"), results)
     assert (tmp_path / "test.tsv").read_text().splitlines() == [
         "line\tlabel\tprediction\tp(0)\tp(1)",
-        "2\t0\t0\t0.500000\t0.500000",
-        "3\t1\t0\t0.750000\t0.250000",
+        "2\t0\t0\t0.5\t0.5",
+        "3\t1\t0\t0.75\t0.25",
     ]
 
 
