@@ -137,8 +137,10 @@ def test_what_was_cut_is_counted(make_config, several):
     assert f"cut to 5 pieces: {cut['examples']} examples of naver-ner test, {cut['pieces']} pieces lost" in results.table()
 
 
-def test_an_example_of_which_two_inputs_are_made_counts_once(make_config, several):
-    both, one = (make_config(task_names=["korsts"], max_seq_length=4, double_unordered=doubled, **FAST) for doubled in (True, False))
+def test_an_example_of_which_two_inputs_are_made_counts_once(make_config, home, several):
+    path = home / "finetuning_data" / "korsts" / "sts-train.tsv"
+    path.write_text(path.read_text(encoding="utf-8").replace("영화", "영화 영화"), encoding="utf-8")
+    both, one = (make_config(task_names=["korsts"], max_seq_length=5, double_unordered=doubled, **FAST) for doubled in (True, False))
     runs = [FinetuningRun(config) for config in (both, one)]
     counts = [(run._preprocessor.num_examples(run.tasks[0], "train"), run._preprocessor.count_cut(run.tasks[0], "train")) for run in runs]
     assert counts[0] == counts[1] and counts[0][1]["examples"] > 0
