@@ -119,7 +119,7 @@ class FinetuningConfig:
     dev_fraction: float = option(0.05, "share of train held out as dev where a task has no dev file (ours)")
     dev_seed: int = option(0, "which share of train that is; the same for every trial (ours)")
 
-    write_test_outputs: bool = option(False, "write the predictions on the test split as TSV")
+    write_test_outputs: bool = option(False, "write the predictions on the test split as TSV and JSON lines")
     n_writes_test: int = option(5, "write test predictions for the first so many trials")
 
     max_seq_length: int = option(128, "pieces of an example, [CLS] and [SEP] included; longer texts are cut")
