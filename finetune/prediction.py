@@ -58,7 +58,7 @@ class Predictor:
     ):
         self.folder = find_model(model)
         config = read_config(self.folder, vocab_file, batch_size, task_module)
-        self.task, self.max_seq_length = _choose_task(get_tasks(config), task_name), config.max_seq_length
+        self.task, self.max_seq_length = choose_task(get_tasks(config), task_name), config.max_seq_length
         start = find_starting_point(config)
         self._preprocessor = Preprocessor(config, [self.task], start.tokenizer)
         dtype = devices.compute_dtype(mixed_precision, precision, devices.device_kind(use_tpu=False))
@@ -102,17 +102,20 @@ class Predictor:
         return results
 
 
-def find_model(folder: str) -> str:
-    """`folder` itself if it holds a fine-tuned model, else the only folder BEST below that does; UserError if there is none or a choice."""
+def find_model(folder: str, flag: str = "model") -> str:
+    """`folder` itself if it holds a fine-tuned model, else the only folder BEST below that does; UserError if there is none or a choice.
+
+    `flag`: the flag that named it, for errors.
+    """
     if _is_model(folder):
         return folder
     found = sorted(filter(_is_model, map(os.path.dirname, _configs_below(folder))))
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UserError(f"no fine-tuned model in {folder!r}: name what run_finetuning.py left, MODEL_DIR/HASH/seed_N/{BEST} (--model)")
+        raise UserError(f"no fine-tuned model in {folder!r}: name what run_finetuning.py left, MODEL_DIR/HASH/seed_N/{BEST} (--{flag})")
     shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    raise UserError(f"{len(found)} fine-tuned models in {folder!r}, name one of {shown} (--model)")
+    raise UserError(f"{len(found)} fine-tuned models in {folder!r}, name one of {shown} (--{flag})")
 
 
 def _configs_below(folder: str) -> Iterator[str]:
@@ -153,7 +156,8 @@ def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None
     )
 
 
-def _choose_task(tasks: Sequence[Task], name: str | None) -> Task:
+def choose_task(tasks: Sequence[Task], name: str | None) -> Task:
+    """The task called `name`, or the only one; UserError if there is none or a choice."""
     names = [task.name for task in tasks]
     if name is None and len(tasks) == 1:
         return tasks[0]

@@ -53,15 +53,26 @@ _DISTILBERT_LAYER = {
 }
 
 
+# Variables of ELECTRA's own heads whose names follow no rule.
+_OF_HEADS = {
+    "discriminator_predictions/dense_1/kernel": "discriminator_predictions.dense_prediction.weight",
+    "discriminator_predictions/dense_1/bias": "discriminator_predictions.dense_prediction.bias",
+    "generator_predictions/output_bias": "generator_lm_head.bias",
+}
+
+
 def to_theirs(name: str, model_type: str) -> str:
-    """What the transformers library calls our variable `name` of the encoder (`electra/...`) or of a task's "two_layer" head.
+    """What the transformers library calls our variable `name` of the encoder (`electra/...`), of ELECTRA's heads or of a "two_layer" head.
 
     electra/encoder/layer_3/output/dense/kernel   ->  bert.encoder.layer.3.output.dense.weight, or
                                                       distilbert.transformer.layer.3.ffn.lin2.weight
+    discriminator_predictions/dense/kernel        ->  discriminator_predictions.dense.weight
     task_specific/nsmc/classifier/out_proj/bias   ->  classifier.out_proj.bias
 
     One to one for a given task; kernels are transposed there (see `to_our_layout`).
     """
+    if name in _OF_HEADS:
+        return _OF_HEADS[name]
     module, _, part = re.sub(r"^task_specific/[^/]*/", "", name).rpartition("/")
     if part.endswith("_embeddings"):
         module, part = f"{module}/{part}", "kernel"
@@ -145,6 +156,17 @@ def read_config(folder: str, overrides: Mapping[str, Any]) -> tuple[BertConfig, 
         return BertConfig.from_dict({**values, **overrides}), embedding_size
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def to_their_config(config: BertConfig, embedding_size: int) -> dict[str, Any]:
+    """config.json of a network, without what it is used for: read_config reads the same shape from it."""
+    kind = config.model_type
+    keys = _DISTILBERT_KEYS if kind == "distilbert" else {}
+    left_out = {"model_type", "type_vocab_size"} if kind == "distilbert" else {"model_type"}
+    record = {keys.get(name, name): value for name, value in config.to_dict().items() if name not in left_out}
+    if kind == "electra":
+        record["embedding_size"] = embedding_size
+    return {"model_type": kind, **record, "layer_norm_eps": _REQUIRED["layer_norm_eps"]}
 
 
 def _read_object(path: str) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""What leaves the project: one network with its head, its weights, its vocabulary, and where all of that came from.
+
+A checkpoint of pre-training holds two networks, the parts "discriminator" and "generator"; a fine-tuned one is the part "finetuned".
+Checkpoints may be ours, the original's (and those of KoELECTRA and Dialog-KoELECTRA), or folders of the transformers library.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from configure_finetuning import FinetuningConfig
+from configure_pretraining import PretrainingConfig
+from finetune.finetuning_model import FinetuningModel
+from finetune.prediction import choose_task, find_model, read_config
+from finetune.starting_point import StartingPoint, find_starting_point
+from finetune.task import Task
+from finetune.task_builder import get_tasks
+from model import checkpoint, hparams, transformers_folder
+from model.command import UserError, read_json
+from model.layers import variable_name
+from model.modeling import UNITS_PER_HEAD, BertConfig, BertModel
+from model.tokenization import FullTokenizer
+from pretrain.pretraining_model import DiscriminatorPredictions, GeneratorPredictions
+
+PARTS = ("discriminator", "generator", "finetuned")
+HEADS = {"discriminator": "discriminator_predictions", "generator": "generator_predictions"}  # scope of each head's variables
+# The settings, of pre-training or of fine-tuning, that say what the variables of a checkpoint mean.
+_SHAPE_SETTINGS = ("model_size", "model_hparam_overrides", "embedding_size", "vocab_size")
+_TEXT_SETTINGS = ("tokenizer_type", "analyzer", "do_lower_case", "strip_accents")
+_SHORTEST = 5  # a max_seq_length that every model allows; nothing here depends on it
+
+
+class ExportedModel(tf.Module):
+    """The network and its head, loaded.
+
+    encoder: under the scope `electra`, whatever it was called in the checkpoint.
+    head: DiscriminatorPredictions, GeneratorPredictions or, of a fine-tuned model, the task's.
+    stored_names: our name of each variable -> its name in the checkpoint.
+    """
+
+    def __init__(self, part: str, encoder: BertModel, head: Any, start: StartingPoint, stored_names: Mapping[str, str] | None = None):
+        super().__init__()
+        self.part, self.encoder, self.head, self.start = part, encoder, head, start
+        self.task: Task | None = None
+        self.settings: FinetuningConfig | None = None
+        variables = [*encoder.trainable_variables, *head.trainable_variables]
+        self.variables_by_name = {variable_name(variable): variable for variable in variables}
+        self.stored_names = dict(stored_names or {name: name for name in self.variables_by_name})
+
+    @property
+    def tokenizer(self) -> FullTokenizer:
+        return self.start.tokenizer
+
+    @property
+    def config(self) -> BertConfig:
+        return self.encoder.config
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.encoder.get_embedding_table().shape[1])
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(int(tf.size(variable)) for variable in self.variables_by_name.values())
+
+
+def load_model(place: str, part: str, asked: Mapping[str, Any], vocab_file: str = "", task_name: str | None = None) -> ExportedModel:
+    """Reads `part` of the checkpoint at `place`, a prefix or a folder.
+
+    Args:
+      asked: settings of run_pretraining.py or run_finetuning.py, for what a checkpoint does not tell.
+      vocab_file: the vocabulary, if it lies neither beside the checkpoint nor where it was in training.
+      task_name: for a fine-tuned model of several tasks.
+
+    Raises:
+      UserError: a part that is not there, a vocabulary that does not fit, or `asked` contradicts the checkpoint.
+    """
+    if part == "finetuned":
+        return _load_finetuned(place, vocab_file, task_name)
+    pretraining = _check_settings(asked)
+    start = find_starting_point(_settings(place, asked, vocab_file))
+    if start.bert_config.model_type != "electra":
+        raise UserError(f"{place} is a {start.bert_config.model_type} model, which has no {part} (--part)")
+    assert start.prefix is not None, "only random weights have none"
+    if tf.io.gfile.isdir(start.prefix):
+        return _load_from_transformers(start, part)
+    shapes = checkpoint.read_shapes(start.prefix)
+    scope = _scope(start.prefix, part, shapes)
+    config, width = start.bert_config, start.embedding_size or start.bert_config.hidden_size
+    if scope == "generator":
+        config = _generator_config(start, shapes)
+        _check_generator(start, config, pretraining)
+        own = "generator/embeddings/word_embeddings"
+        width = shapes[own][1] if own in shapes else width
+    model = _build(part, config, width, start)
+    names = {name: _stored_name(name, scope, shapes) for name in model.variables_by_name}
+    checkpoint.load(start.prefix, {names[name]: variable for name, variable in model.variables_by_name.items()})
+    model.stored_names = names
+    return model
+
+
+def _build(part: str, config: BertConfig, embedding_size: int | None, start: StartingPoint) -> ExportedModel:
+    encoder = BertModel(config, embedding_size)
+    if part == "discriminator":
+        return ExportedModel(part, encoder, DiscriminatorPredictions(config, 0, tf.float32), start)
+    table = encoder.get_embedding_table()
+    return ExportedModel(part, encoder, GeneratorPredictions(config.hidden_size, table, config.initializer_range, 0, tf.float32), start)
+
+
+# --- settings ------------------------------------------------------------------------------------------------------------------------
+
+
+def _check_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `asked` that belong to pre-training, checked; UserError for names that neither pre-training nor fine-tuning has."""
+    pretraining = {field.name for field in dataclasses.fields(PretrainingConfig)}
+    hparams.check(FinetuningConfig, {name: value for name, value in asked.items() if name not in pretraining})
+    return hparams.check(PretrainingConfig, {name: value for name, value in asked.items() if name in pretraining})
+
+
+def _settings(place: str, asked: Mapping[str, Any], vocab_file: str) -> FinetuningConfig:
+    """A configuration that starts from `place`, for find_starting_point."""
+    values = {name: asked[name] for name in (*_SHAPE_SETTINGS, *_TEXT_SETTINGS) if asked.get(name) is not None}
+    values |= {"init_checkpoint": place, "max_seq_length": _SHORTEST, "vocab_file": vocab_file or _recorded_vocabulary(place)}
+    return FinetuningConfig.create("export", os.path.dirname(place) or ".", values)
+
+
+def _recorded_vocabulary(place: str) -> str:
+    """Where the vocabulary was in pre-training, if no vocab.txt lies beside the checkpoint; else ""."""
+    folder = place if tf.io.gfile.isdir(place) else os.path.dirname(place)
+    path = os.path.join(folder, "config.json")
+    if tf.io.gfile.exists(os.path.join(folder, "vocab.txt")) or not tf.io.gfile.exists(path):
+        return ""
+    record = read_json(path, "checkpoint")
+    recorded = (record.get("pretraining") or {}).get("vocab_file", "") if isinstance(record, dict) else ""
+    return recorded if recorded and tf.io.gfile.exists(recorded) else ""
+
+
+# --- the parts of a TensorFlow checkpoint ----------------------------------------------------------------------------------------------
+
+
+def _scope(prefix: str, part: str, shapes: Mapping[str, Any]) -> str:
+    """Where the part's network lies: a generator that is no network of its own is the encoder."""
+    if any(name.startswith("generator_ltr/") for name in shapes) and part == "generator":
+        raise UserError(f"the generator in {prefix} has two towers, which no other tool knows (--part=discriminator)")
+    if f"{HEADS[part]}/dense/kernel" not in shapes:
+        raise UserError(f"no {HEADS[part]}/ variables in {prefix}: it holds no {part} (--part, --checkpoint)")
+    return "generator" if part == "generator" and any(name.startswith("generator/encoder/") for name in shapes) else "electra"
+
+
+def _stored_name(name: str, scope: str, shapes: Mapping[str, Any]) -> str:
+    """Our variable `electra/...` in a checkpoint where the network lies under `scope`, whose embeddings may be those of `electra`."""
+    stored = f"{scope}{name.removeprefix('electra')}" if name.startswith("electra/") else name
+    return name if name.startswith("electra/embeddings/") and stored not in shapes else stored
+
+
+def _generator_config(start: StartingPoint, shapes: Mapping[str, Any]) -> BertConfig:
+    """The generator's shape: as recorded, else that of its variables, with one head for 64 units as in google-research/electra."""
+    assert start.prefix is not None
+    path = os.path.join(os.path.dirname(start.prefix), "config.json")
+    record = read_json(path, "checkpoint") if tf.io.gfile.exists(path) else {}
+    if isinstance(record.get("generator_config"), dict):
+        return BertConfig.from_dict(record["generator_config"])
+    layers = {name.split("/")[2] for name in shapes if name.startswith("generator/encoder/layer_")}
+    hidden_size, intermediate_size = shapes["generator/encoder/layer_0/intermediate/dense/kernel"]
+    heads = max(1, hidden_size // UNITS_PER_HEAD)
+    known = {"hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": len(layers)}
+    return dataclasses.replace(start.bert_config, num_attention_heads=heads, **known)
+
+
+def _check_generator(start: StartingPoint, found: BertConfig, asked: Mapping[str, Any]) -> None:
+    """UserError where the generator's fraction of the discriminator that was asked for is not that of the checkpoint."""
+    for setting, field in (("generator_hidden_size", "hidden_size"), ("generator_layers", "num_hidden_layers")):
+        if setting in asked:
+            expected = int(round(getattr(start.bert_config, field) * asked[setting]))
+            if expected != getattr(found, field):
+                raise UserError(
+                    f"the generator in {start.prefix} has {field} {getattr(found, field)}, but {setting} {asked[setting]:g} asks for "
+                    f"{expected} (--hparams)"
+                )
+
+
+# --- other sources -------------------------------------------------------------------------------------------------------------------
+
+
+def _load_from_transformers(start: StartingPoint, part: str) -> ExportedModel:
+    model = _build(part, start.bert_config, start.embedding_size, start)
+    assert start.prefix is not None
+    values = transformers_folder.read_weights(start.prefix, "electra", model.variables_by_name)
+    checkpoint.assign(start.prefix, model.variables_by_name, values)
+    return model
+
+
+def _load_finetuned(place: str, vocab_file: str, task_name: str | None) -> ExportedModel:
+    folder = find_model(place, "checkpoint")
+    settings = read_config(folder, vocab_file)
+    tasks = get_tasks(settings)
+    task, start = choose_task(tasks, task_name), find_starting_point(settings)
+    network = FinetuningModel(settings, tasks, start.bert_config, start.embedding_size, settings.seed)
+    model = ExportedModel("finetuned", network.encoder, network.heads[tasks.index(task)], start)
+    assert start.prefix is not None
+    checkpoint.load(start.prefix, model.variables_by_name)
+    model.task, model.settings = task, settings
+    return model

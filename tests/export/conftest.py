@@ -1,0 +1,30 @@
+"""Models to export, and the libraries that have to agree."""
+
+import json
+import types
+
+import pytest
+
+from tests.finetune.conftest import home, make_config, make_transformers_folder, several, tiny  # noqa: F401 (fixtures)
+
+LINES = """그는 심각합니다. 영화가 정말 재미있다!!
+漢字와 한글, Ünïcode café naïve, ＡＢＣ １２３ ㈜한국
+😀 이모티콘❤️ \u200b제로\ufeff폭 \xa0공백\t탭　전각
+가격은 1,000원 / 3.5% #해시태그 @누구 [대괄호] {중괄호} <b>태그</b>
+쀍뷁 ㄱㄴㄷ ㅏㅑㅓ ꥠ 𠮷 \x07 끝 ㅋㅋㅋㅋㅋ ~~ \ue000개인\ue001 용
+각각 한국어 각 İstanbul ΣΑ""".split("\n")
+
+
+@pytest.fixture(scope="session")
+def library() -> types.SimpleNamespace:
+    """torch and transformers, which are installed with the parity extra only."""
+    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
+    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
+    torch.set_num_threads(1)
+    return types.SimpleNamespace(torch=torch, transformers=transformers)
+
+
+@pytest.fixture
+def original(golden):
+    """A checkpoint of google-research/electra: the fields of ExportConfig that name it."""
+    return {"checkpoint": str(golden / "small"), "hparams": json.dumps({"model_hparam_overrides": {"num_attention_heads": 2}})}
