@@ -10,13 +10,13 @@ from typing import Any
 
 from absl import logging
 
-from export import tf1_export, transformers_export
+from export import saved_model, tf1_export, transformers_export
 from export.exported_model import PARTS, ExportedModel, load_model
 from model import hparams
 from model.command import DataError, UserError
 from model.hparams import option
 
-FORMATS = ("transformers", "tf1")
+FORMATS = ("transformers", "tf1", "saved_model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,8 @@ def export(config: ExportConfig) -> ExportedModel:
     with _whole_folder(config.output_dir) as folder:
         if config.format == "tf1":
             tf1_export.write(model, folder, config.everything, config.with_optimizer)
+        elif config.format == "saved_model":
+            saved_model.write(model, folder)
         else:
             transformers_export.write(model, folder)
     names = ", ".join(sorted(os.listdir(config.output_dir)))

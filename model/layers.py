@@ -8,9 +8,11 @@ a step compiled whole (GPU, TPU) they are simply inlined.
 Dimension key as in model/modeling.py.
 """
 
+import contextlib
+import functools
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +23,29 @@ from model.random import RandomState, gumbel_from_bits, random_bits16
 LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Bits: TypeAlias = tf.Tensor | None
-_fused = tf.function(jit_compile=True, autograph=False)
+_is_plain = False
+
+
+def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: `function` is compiled by XLA, or inside `plain_operations` simply called."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments) if _is_plain else compiled(*arguments)
+
+    return call
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """Within it, what is traced holds TensorFlow's plain operations alone, which other programs can read."""
+    global _is_plain
+    before, _is_plain = _is_plain, True
+    try:
+        yield
+    finally:
+        _is_plain = before
 
 
 def truncated_normal(stddev: float) -> Initializer:
@@ -95,10 +119,15 @@ class LayerNorm(tf.Module):
 
 def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, transpose_kernel: bool = False) -> tf.Tensor:
     """x [..., M] times kernel [M, N] (or the transpose of [N, M]) -> [..., N] in `dtype`, as one two-dimensional product."""
-    *leading, inputs = x.shape.as_list()
-    flat = tf.reshape(tf.cast(x, dtype), [-1, inputs])
+    flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     product = tf.matmul(flat, tf.cast(kernel, dtype), transpose_b=transpose_kernel)
-    return tf.reshape(product, [*(-1 if size is None else size for size in leading), product.shape[1]])
+    return tf.reshape(product, [-1, *(size_of(x, axis) for axis in range(1, x.shape.rank - 1)), product.shape[1]])
+
+
+def size_of(x: tf.Tensor, axis: int) -> int | tf.Tensor:
+    """The size of one axis: a number where it is known, else a scalar tensor."""
+    size = x.shape[axis]
+    return tf.shape(x)[axis] if size is None else size
 
 
 # --- dropout -----------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from model.layers import (
     dropout_bits,
     glorot_uniform,
     residual_layer_norm,
+    size_of,
     truncated_normal,
 )
 from model.random import RandomState
@@ -176,8 +177,8 @@ class Embeddings(tf.Module):
 
     def __call__(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
         """input_ids, token_type_ids int32 [B, L] -> float32 [B, L, E]."""
-        length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
+        length = size_of(input_ids, 1)
+        if not tf.is_tensor(length) and length > self.config.max_position_embeddings:
             raise UserError(
                 f"max_seq_length {length} is beyond max_position_embeddings {self.config.max_position_embeddings}: lower "
                 "--max_seq_length or raise max_position_embeddings in --model_hparam_overrides"
@@ -224,7 +225,7 @@ class TransformerLayer(tf.Module):
 
     def attend(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
         """Multi-head scaled dot-product attention. x [B, L, D] -> [B, L, D] in the compute type."""
-        heads, size, length = self.config.num_attention_heads, self.config.head_size, x.shape[1]
+        heads, size, length = self.config.num_attention_heads, self.config.head_size, size_of(x, 1)
         layers = (self.query, self.key, self.value)
         kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)  # [D, 3 D]: one product instead of three
         bias = tf.concat([layer.bias for layer in layers], 0)

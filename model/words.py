@@ -156,11 +156,11 @@ def is_split_off(char: str) -> bool:
     """Whether `char` is a space or stands alone as a word: punctuation, ASCII symbols included, and CJK ideographs (not Hangul)."""
     code = ord(char)
     ascii_symbol = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
-    return char == " " or ascii_symbol or unicodedata.category(char).startswith("P") or any(a <= code <= b for a, b in _CJK)
+    return char == " " or ascii_symbol or unicodedata.category(char).startswith("P") or any(a <= code <= b for a, b in CJK_RANGES)
 
 
 # The ranges of BERT's BasicTokenizer.
-_CJK = (
+CJK_RANGES = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
     (0x20000, 0x2A6DF),

@@ -1,10 +1,12 @@
 """Models to export, and the libraries that have to agree."""
 
 import json
+import pathlib
 import types
 
 import pytest
 
+from model.tokenization import SPECIAL_TOKENS
 from tests.finetune.conftest import home, make_config, make_transformers_folder, several, tiny  # noqa: F401 (fixtures)
 
 LINES = """그는 심각합니다. 영화가 정말 재미있다!!
@@ -13,6 +15,17 @@ LINES = """그는 심각합니다. 영화가 정말 재미있다!!
 가격은 1,000원 / 3.5% #해시태그 @누구 [대괄호] {중괄호} <b>태그</b>
 쀍뷁 ㄱㄴㄷ ㅏㅑㅓ ꥠ 𠮷 \x07 끝 ㅋㅋㅋㅋㅋ ~~ \ue000개인\ue001 용
 각각 한국어 각 İstanbul ΣΑ""".split("\n")
+
+
+def vocabulary(folder: pathlib.Path, texts, left_out="뷁𠮷끝") -> str:
+    """Characters of `texts` and some words, but not all, so that [UNK] occurs."""
+    characters = sorted({char for text in texts for char in text + text.lower() if not char.isspace()} - set(left_out))
+    words = ["심각", "##합니다", "영화", "##가", "재미있", "##다", "한국", "##어", "20", "##20", "cafe"]
+    path = folder / "vocab.txt"
+    path.write_text(
+        "\n".join(dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{char}" for char in characters), *words])) + "\n", encoding="utf-8"
+    )
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from finetune.finetuning_run import FinetuningRun
 from finetune.prediction import Predictor
 from model.command import UserError
 from model.modeling import BertConfig
-from model.tokenization import SPECIAL_TOKENS, FullTokenizer
-from tests.export.conftest import LINES
+from model.tokenization import FullTokenizer
+from tests.export.conftest import LINES, vocabulary
 
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
@@ -136,17 +136,6 @@ def test_the_original_s_head_for_classes_is_none_of_the_library(make_config, hom
 
 
 # --- token ids -----------------------------------------------------------------------------------------------------------------------
-
-
-def vocabulary(folder: pathlib.Path, texts, left_out="뷁𠮷끝") -> str:
-    """Characters of `texts` and some words, but not all, so that [UNK] occurs."""
-    characters = sorted({char for text in texts for char in text + text.lower() if not char.isspace()} - set(left_out))
-    words = ["심각", "##합니다", "영화", "##가", "재미있", "##다", "한국", "##어", "20", "##20", "cafe"]
-    path = folder / "vocab.txt"
-    path.write_text(
-        "\n".join(dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{char}" for char in characters), *words])) + "\n", encoding="utf-8"
-    )
-    return str(path)
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_lower_case": True}, {"do_lower_case": True, "strip_accents": True}])
