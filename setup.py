@@ -33,6 +33,13 @@ EXTRAS = {
     "dedup": ["datasketch>=1.6.5,<3"],  # near duplicates
     "search": ["optuna>=4.0,<5"],  # hyper-parameter search
     "sentences": ["kiwipiepy>=0.22,<0.25"],  # sentence ends without punctuation
+    # Other formats; tensorflow-text has no wheels for Python 3.10 at the newer TensorFlows, and is not needed for ONNX.
+    "export": [
+        'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
+        "tf2onnx>=1.17,<2",
+        "onnx>=1.17,<2",
+        "onnxruntime>=1.20,<2",
+    ],
     "dev": [
         "pytest>=8,<10",
         "hypothesis>=6.100,<7",
@@ -55,7 +62,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*"]),
+    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export"]),
     py_modules=sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "setup"),
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -6,6 +6,7 @@ Checkpoints may be ours, the original's (and those of KoELECTRA and Dialog-KoELE
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from finetune.starting_point import StartingPoint, find_starting_point
 from finetune.task import Task
 from finetune.task_builder import get_tasks
 from model import checkpoint, hparams, transformers_folder
-from model.command import UserError, read_json
+from model.command import UserError, read_json, write_json
 from model.layers import variable_name
 from model.modeling import UNITS_PER_HEAD, BertConfig, BertModel
 from model.tokenization import FullTokenizer
@@ -61,6 +62,19 @@ class ExportedModel(tf.Module):
     @property
     def embedding_size(self) -> int:
         return int(self.encoder.get_embedding_table().shape[1])
+
+    @property
+    def labels(self) -> list[str]:
+        """What the numbers of a fine-tuned model's outputs stand for; [] where they stand for themselves."""
+        return list(getattr(self.task, "labels", None) or getattr(self.task, "tags", None) or ())
+
+    def write_companions(self, folder: str) -> None:
+        """What belongs beside weights: vocab.txt, under whatever name it was read, of sentencepiece the model too; labels.json."""
+        for path in self.tokenizer.files:
+            name = "vocab.txt" if path.endswith(".txt") else os.path.basename(path)
+            shutil.copy(path, os.path.join(folder, name))
+        if self.labels:
+            write_json(os.path.join(folder, "labels.json"), self.labels)
 
     @property
     def num_parameters(self) -> int:

@@ -5,18 +5,18 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import logging
 
-from export import saved_model, tf1_export, transformers_export
+from export import onnx_export, saved_model, tf1_export, tflite_export, transformers_export
 from export.exported_model import PARTS, ExportedModel, load_model
 from model import hparams
 from model.command import DataError, UserError
 from model.hparams import option
 
-FORMATS = ("transformers", "tf1", "saved_model")
+FORMATS = ("transformers", "tf1", "saved_model", "onnx", "tflite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +62,21 @@ def export(config: ExportConfig) -> ExportedModel:
     with _whole_folder(config.output_dir) as folder:
         if config.format == "tf1":
             tf1_export.write(model, folder, config.everything, config.with_optimizer)
-        elif config.format == "saved_model":
-            saved_model.write(model, folder)
         else:
-            transformers_export.write(model, folder)
+            _WRITERS[config.format](model, folder)
     names = ", ".join(sorted(os.listdir(config.output_dir)))
     logging.info(
         "%s of %s (%s parameters) in %s: %s", model.part, model.start.prefix, f"{model.num_parameters:,}", config.output_dir, names
     )
     return model
+
+
+_WRITERS: dict[str, Callable[[ExportedModel, str], None]] = {
+    "transformers": transformers_export.write,
+    "saved_model": saved_model.write,
+    "onnx": onnx_export.write,
+    "tflite": tflite_export.write,
+}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ A sentencepiece vocabulary has no signatures for text.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -54,7 +53,7 @@ def _caller(signature: Callable[..., Outputs]) -> Callable[[Mapping[str, np.ndar
 
 
 def write(model: ExportedModel, folder: str) -> None:
-    """Writes the SavedModel into `folder`, which exists, with the vocabulary among its assets.extra."""
+    """Writes the SavedModel into `folder`, which exists, vocabulary and labels in its assets.extra."""
     served = ServedModel(model)
     with plain_operations():
         signatures = {
@@ -75,5 +74,4 @@ def write(model: ExportedModel, folder: str) -> None:
         graph_check.check(served, name, _caller(signatures[name]), "the SavedModel")
     extra = os.path.join(folder, "assets.extra")
     os.makedirs(extra)
-    for path in model.tokenizer.files:
-        shutil.copy(path, extra)
+    model.write_companions(extra)

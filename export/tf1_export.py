@@ -5,7 +5,6 @@ A folder of the transformers library becomes one too: its tensors keep every bit
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ import tensorflow as tf
 from export.exported_model import ExportedModel
 from model import checkpoint
 from model.command import write_json
-from model.tokenization import FullTokenizer
 
 _SLOTS = ("adam_m", "adam_v")  # Adam's moments, as google-research/electra calls them, and ours
 
@@ -34,7 +32,7 @@ def write(model: ExportedModel, folder: str, everything: bool = False, with_opti
         step = int(found[1]) if (found := re.search(r"-(\d+)$", prefix)) else 0
     save(os.path.join(folder, f"{checkpoint.PREFIX}-{step}"), values)
     write_json(os.path.join(folder, "config.json"), _record(model))
-    copy_vocabulary(model.tokenizer, folder)
+    model.write_companions(folder)
 
 
 def _names(model: ExportedModel, prefix: str, everything: bool, with_optimizer: bool) -> list[str]:
@@ -55,13 +53,6 @@ def save(prefix: str, values: Mapping[str, np.ndarray]) -> None:
     names = sorted(values)
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=[values[name] for name in names])
     tf.compat.v1.train.update_checkpoint_state(os.path.dirname(prefix), os.path.basename(prefix))
-
-
-def copy_vocabulary(tokenizer: FullTokenizer, folder: str) -> None:
-    """vocab.txt, under whatever name it was read; of sentencepiece the model's file, too."""
-    for path in tokenizer.files:
-        name = "vocab.txt" if path.endswith(".txt") else os.path.basename(path)
-        shutil.copy(path, os.path.join(folder, name))
 
 
 def _record(model: ExportedModel) -> dict[str, Any]:

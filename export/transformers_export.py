@@ -46,16 +46,14 @@ def make_config(model: ExportedModel) -> dict[str, Any]:
     config["pad_token_id"] = model.tokenizer.pad_id
     config["architectures"] = [_CLASSES[model.config.model_type] + _head_class(model)]
     task = model.task
-    labels = {"LABEL_0": 0} if task is not None else {}
     if isinstance(task, ClassificationTask):
-        labels = {label: index for index, label in enumerate(task.labels)}
         config["problem_type"] = "single_label_classification"
-    elif isinstance(task, EntityTask):
-        labels = {tag: index for index, tag in enumerate(task.tags)}
     elif isinstance(task, RegressionTask):
         config["problem_type"] = "regression"
-    if labels:
-        config["id2label"], config["label2id"] = {f"{index}": label for label, index in labels.items()}, labels
+    if task is not None:
+        labels = model.labels or ["LABEL_0"]  # the library counts outputs by their labels
+        config["id2label"] = {f"{index}": label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
     return config
 
 

@@ -23,7 +23,7 @@ from model.random import RandomState, gumbel_from_bits, random_bits16
 LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Bits: TypeAlias = tf.Tensor | None
-_is_plain = False
+_is_plain = _is_tflite = False
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,14 +38,14 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def plain_operations() -> Iterator[None]:
+def plain_operations(for_tflite: bool = False) -> Iterator[None]:
     """Within it, what is traced holds TensorFlow's plain operations alone, which other programs can read."""
-    global _is_plain
-    before, _is_plain = _is_plain, True
+    global _is_plain, _is_tflite
+    _is_plain, _is_tflite = True, for_tflite
     try:
         yield
     finally:
-        _is_plain = before
+        _is_plain = _is_tflite = False
 
 
 def truncated_normal(stddev: float) -> Initializer:
@@ -168,7 +168,8 @@ def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> Any:
 @_fused
 def _bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     z = tf.cast(x, tf.float32) + bias
-    return tf.cast(z * _gaussian_cdf(z), x.dtype)
+    activated = tf.nn.gelu(z) if _is_tflite else z * _gaussian_cdf(z)  # there the first is one operation, and erf is none
+    return tf.cast(activated, x.dtype)
 
 
 @_fused

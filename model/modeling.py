@@ -315,7 +315,8 @@ def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: tf.DTyp
 
 def attention_adder(input_mask: tf.Tensor, ltr: bool = False, rtl: bool = False) -> tf.Tensor:
     """0 where a position may be attended to and MASK_ADDER elsewhere, float32 [B, 1, 1, L] or, with a direction, [B, 1, L, L]."""
-    mask = tf.cast(input_mask, tf.float32)[:, None, None, :]  # [B, 1, 1, L]
+    # Indexing with None would do the same, but TFLite has no operation for it.
+    mask = tf.expand_dims(tf.expand_dims(tf.cast(input_mask, tf.float32), 1), 1)  # [B, 1, 1, L]
     if ltr or rtl:
         length = input_mask.shape[1]
         triangle = tf.linalg.band_part(tf.ones([length, length]), -1 if ltr else 0, 0 if ltr else -1)
