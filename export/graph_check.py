@@ -8,7 +8,7 @@ from export.served_model import ServedModel
 from model.command import DataError
 
 TOLERANCE = 1e-4
-Arrays = Mapping[str, np.ndarray]
+Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 def example(served: ServedModel, batch: int = 2, length: int = 12) -> dict[str, np.ndarray]:
@@ -22,7 +22,7 @@ def example(served: ServedModel, batch: int = 2, length: int = 12) -> dict[str, 
     return {"input_ids": ids, "input_mask": mask, "segment_ids": segments}
 
 
-def check(served: ServedModel, name: str, run: Callable[[dict[str, np.ndarray]], Arrays], what: str, **shape: int) -> None:
+def check(served: ServedModel, name: str, run: Run, what: str, **shape: int) -> None:
     """Raises DataError where `run`, the exported function `name`, gives another output than ours by more than TOLERANCE."""
     features = example(served, **shape)
     expected = getattr(served, name)(**features)

@@ -11,9 +11,8 @@ A sentencepiece vocabulary has no signatures for text.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from export import graph_check
@@ -45,8 +44,8 @@ class _WithText(tf.Module):
         return tf.function(run, [tf.TensorSpec((None,), tf.string, name=name) for name in self.names], autograph=False)
 
 
-def _caller(signature: Callable[..., Outputs]) -> Callable[[Mapping[str, np.ndarray]], graph_check.Arrays]:
-    """`signature` with arrays for tensors."""
+def runner(signature: Callable[..., Outputs]) -> graph_check.Run:
+    """A signature with arrays for tensors."""
     return lambda features: {
         name: value.numpy() for name, value in signature(**{name: tf.constant(value) for name, value in features.items()}).items()
     }
@@ -71,7 +70,7 @@ def write(model: ExportedModel, folder: str) -> None:
         tf.saved_model.save(root, folder, signatures)
     signatures = tf.saved_model.load(folder).signatures
     for name in served.functions():
-        graph_check.check(served, name, _caller(signatures[name]), "the SavedModel")
+        graph_check.check(served, name, runner(signatures[name]), "the SavedModel")
     extra = os.path.join(folder, "assets.extra")
     os.makedirs(extra)
     model.write_companions(extra)

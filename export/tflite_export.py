@@ -5,7 +5,6 @@ give the outputs of the part's function (served_model.py). The first is checked 
 """
 
 import os
-from typing import Any
 
 import tensorflow as tf
 
@@ -28,12 +27,13 @@ def write(model: ExportedModel, folder: str) -> None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         with open(os.path.join(folder, name), "wb") as file:
             file.write(converter.convert())
-    run = _runner(os.path.join(folder, NAME))
+    run = runner(os.path.join(folder, NAME))
     for shape in ({"batch": 2, "length": 12}, {"batch": 3, "length": 7}):
         graph_check.check(served, served.main, run, NAME, **shape)
     model.write_companions(folder)
 
 
-def _runner(path: str) -> Any:
-    runner = tf.lite.Interpreter(path).get_signature_runner()
-    return lambda features: runner(**features)
+def runner(path: str, num_threads: int | None = None) -> graph_check.Run:
+    """The file's function: outputs by name, of input_ids, input_mask and segment_ids."""
+    run = tf.lite.Interpreter(path, num_threads=num_threads).get_signature_runner()
+    return lambda features: run(**features)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from export import onnx_export, tflite_export
 from export.exporter import ExportConfig, export
 from export.served_model import ServedModel
 from finetune.finetuning_run import FinetuningRun
@@ -16,19 +17,7 @@ TOLERANCE = {"rtol": 0, "atol": 1e-4}
 NAMES = ("input_ids", "input_mask", "segment_ids")
 
 
-def onnx_runner(path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (export extra)")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda features: dict(zip(names, session.run(names, features), strict=True))
-
-
-def tflite_runner(path):
-    runner = tf.lite.Interpreter(str(path)).get_signature_runner()
-    return lambda features: runner(**features)
-
-
-RUNNERS = {"onnx": onnx_runner, "tflite": tflite_runner}
+RUNNERS = {"onnx": onnx_export.runner, "tflite": tflite_export.runner}
 
 
 @pytest.fixture(params=["onnx", "tflite"])
@@ -40,7 +29,7 @@ def export_to(request, tmp_path):
 
     def run(**fields):
         export(ExportConfig.create({"format": kind, "output_dir": str(tmp_path / "out"), **fields}))
-        return [RUNNERS[kind](tmp_path / "out" / f"model.{suffix}{kind}") for suffix in ("", "int8.")]
+        return [RUNNERS[kind](str(tmp_path / "out" / f"model.{suffix}{kind}")) for suffix in ("", "int8.")]
 
     return run
 
