@@ -11,6 +11,7 @@ import pytest
 
 from configure_finetuning import FinetuningConfig
 from configure_pretraining import PretrainingConfig
+from export.exporter import ExportConfig
 from finetune import custom_task, task_builder
 from finetune.custom_task import TaskDescription, read_description
 from finetune.finetuning_run import FinetuningRun
@@ -32,6 +33,7 @@ CONFIG_OF = {
     "run_pretraining.py": PretrainingConfig,
     "run_finetuning.py": FinetuningConfig,
     "run_prediction.py": PredictionConfig,
+    "export_checkpoint.py": ExportConfig,
 }
 
 
