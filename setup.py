@@ -40,11 +40,18 @@ EXTRAS = {
         "onnx>=1.17,<2",
         "onnxruntime>=1.20,<2",
     ],
+    "serve": [
+        'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
+        "starlette>=0.41,<2",
+        "uvicorn>=0.32,<1",
+        "prometheus-client>=0.21,<1",
+    ],
     "dev": [
         "pytest>=8,<10",
         "hypothesis>=6.100,<7",
         "ruff>=0.6,<0.18",
         "mypy>=1.11,<3",
+        "httpx>=0.27,<1",  # what starlette's test client asks with
         # No wheels for Python 3.10 at the newer TensorFlows; what tests it skips there.
         'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
     ],
@@ -62,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export"]),
+    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export", "serving"]),
     py_modules=sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "setup"),
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -32,31 +32,38 @@ def reviews(count: int, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+# Settings of a tiny model with random weights.
+TINY: dict[str, Any] = {
+    "init_checkpoint": "none",
+    "tokenizer_type": "wordpiece",
+    "model_hparam_overrides": SHAPE,
+    "embedding_size": 16,
+    "max_seq_length": 16,
+    "learning_rate": 3e-3,
+    "layerwise_lr_decay": 0.0,
+    "num_train_epochs": 2.0,
+    "train_batch_size": 16,
+    "dev_fraction": 0.2,
+}
+
+
+def make_home(folder: pathlib.Path) -> pathlib.Path:
+    """Makes `folder` a data_dir with a vocabulary of whole words and an NSMC of 300 + 60 rows."""
+    (folder / "finetuning_data" / "nsmc").mkdir(parents=True)
+    (folder / "finetuning_data" / "nsmc" / "ratings_train.txt").write_text(reviews(300, 1), encoding="utf-8")
+    (folder / "finetuning_data" / "nsmc" / "ratings_test.txt").write_text(reviews(60, 2), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(SPECIALS + GOOD + BAD + OTHER) + "\n", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def home(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A data_dir with a vocabulary of whole words and an NSMC of 300 + 60 rows."""
-    (tmp_path / "finetuning_data" / "nsmc").mkdir(parents=True)
-    (tmp_path / "finetuning_data" / "nsmc" / "ratings_train.txt").write_text(reviews(300, 1), encoding="utf-8")
-    (tmp_path / "finetuning_data" / "nsmc" / "ratings_test.txt").write_text(reviews(60, 2), encoding="utf-8")
-    (tmp_path / "vocab.txt").write_text("\n".join(SPECIALS + GOOD + BAD + OTHER) + "\n", encoding="utf-8")
-    return tmp_path
+    return make_home(tmp_path)
 
 
 @pytest.fixture
 def tiny() -> dict[str, Any]:
-    """Settings of a tiny model with random weights."""
-    return {
-        "init_checkpoint": "none",
-        "tokenizer_type": "wordpiece",
-        "model_hparam_overrides": SHAPE,
-        "embedding_size": 16,
-        "max_seq_length": 16,
-        "learning_rate": 3e-3,
-        "layerwise_lr_decay": 0.0,
-        "num_train_epochs": 2.0,
-        "train_batch_size": 16,
-        "dev_fraction": 0.2,
-    }
+    return dict(TINY)
 
 
 @pytest.fixture

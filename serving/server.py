@@ -1,0 +1,240 @@
+"""TensorFlow Serving's REST interface for SavedModels, without its binary: predict, status, metadata, health, Prometheus metrics.
+
+    POST /v1/models/NAME:predict        see serving/loaded_model.py for the bodies
+    GET  /v1/models/NAME                the version that is served
+    GET  /v1/models/NAME/metadata       the signatures
+    GET  /v1/models                     the names
+    GET  /health, /metrics
+
+Whatever a client sends, the answer is JSON with one sentence under "error" and a status that says whose fault it is, and the server stays
+up: 400, 401, 404, 405 and 413 are the client's; 429 (too much is waiting) and 503 (too late) mean "later".
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hmac
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import prometheus_client
+import uvicorn
+from absl import logging
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from model import hparams
+from model.command import UserError
+from model.hparams import option
+from serving.batching import Batcher, Overloaded
+from serving.loaded_model import BadRequest, Limits, LoadedModel, answer, parse_models
+
+API_KEY = "SERVE_API_KEY"  # environment variable: a flag would show in the list of processes
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """What is served and how much of it; every field is a flag of serve.py."""
+
+    models: str = option(
+        "", "NAME:FOLDER,... with folders of SavedModels: FOLDER/saved_model.pb, or FOLDER/N/saved_model.pb with version N"
+    )
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: every one of this machine")
+    port: int = option(8501, "port to listen on, TensorFlow Serving's; 0: any that is free, which the log names")
+    max_rows: int = option(64, "rows that one request may have")
+    max_characters: int = option(10_000, "characters that a text may have")
+    max_body_bytes: int = option(1 << 20, "size of a request's body")
+    max_batch_rows: int = option(64, "rows that are computed together")
+    max_waiting_rows: int = option(512, "rows that may wait; beyond, requests are refused with 429")
+    batch_window_ms: float = option(2.0, "milliseconds that a request waits for others to be computed with")
+    timeout_s: float = option(10.0, "seconds after which a request is refused with 503")
+
+    @classmethod
+    def create(cls, values: Mapping[str, Any]) -> "ServerConfig":
+        """Raises UserError on anything unknown, mistyped, missing or impossible."""
+        config = cls(**hparams.check(cls, values))
+        for name in ("max_rows", "max_characters", "max_body_bytes", "max_batch_rows", "max_waiting_rows", "timeout_s"):
+            if getattr(config, name) <= 0:
+                raise UserError(f"{name} must be greater than 0, got {getattr(config, name)} (--{name})")
+        if not 0 <= config.port < 65536 or config.batch_window_ms < 0:
+            raise UserError(f"port must be 0 to 65535 and batch_window_ms not negative, got {config.port} and {config.batch_window_ms}")
+        if config.max_rows > config.max_waiting_rows:
+            raise UserError(f"max_rows {config.max_rows} must be at most max_waiting_rows {config.max_waiting_rows} (--max_waiting_rows)")
+        parse_models(config.models)
+        return config
+
+
+class Metrics:
+    """What /metrics shows, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self.requests = prometheus_client.Counter("serve_requests", "Answers", ["model", "status"], registry=self.registry)
+        self.seconds = prometheus_client.Histogram("serve_request_seconds", "Time to the answer", ["model"], registry=self.registry)
+        sizes = (1, 2, 4, 8, 16, 32, 64, 128)
+        self.batch_rows = prometheus_client.Histogram(
+            "serve_batch_rows", "Rows of a batch", ["model"], buckets=sizes, registry=self.registry
+        )
+        self.waiting = prometheus_client.Gauge("serve_waiting_rows", "Rows that wait", ["model"], registry=self.registry)
+
+
+class Server:
+    """The application for a configuration; `app` is what an ASGI server runs."""
+
+    def __init__(self, config: ServerConfig, api_key: str = ""):
+        """Loads the models. Raises UserError and DataError as LoadedModel does."""
+        self._config, self._api_key, self.metrics = config, api_key.encode(), Metrics()
+        limits = Limits(config.max_rows, config.max_characters)
+        self.models = {name: LoadedModel(name, path, limits) for name, path in parse_models(config.models).items()}
+        self._batchers = {name: self._make_batcher(model) for name, model in self.models.items()}
+        routes = [
+            Route("/health", self.health),
+            Route("/metrics", self.show_metrics),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{name}:predict", self.predict, methods=["POST"]),
+            Route("/v1/models/{name}/versions/{version}:predict", self.predict, methods=["POST"]),
+            Route("/v1/models/{name}/metadata", self.metadata),
+            Route("/v1/models/{name}", self.status),
+        ]
+        handlers = {HTTPException: _explain, Exception: _explain_fault}
+        self.app = Starlette(routes=[*map(self._guard, routes)], lifespan=self._lifespan, exception_handlers=handlers)
+
+    def _make_batcher(self, model: LoadedModel) -> Batcher:
+        config, observe = self._config, self.metrics.batch_rows.labels(model.name).observe
+        batcher = Batcher(model, config.max_batch_rows, config.max_waiting_rows, config.batch_window_ms / 1000.0, observe)
+        self.metrics.waiting.labels(model.name).set_function(lambda: batcher.waiting_rows)
+        return batcher
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        workers = [asyncio.create_task(batcher.work()) for batcher in self._batchers.values()]
+        yield
+        for worker, batcher in zip(workers, self._batchers.values(), strict=True):
+            worker.cancel()
+            batcher.close()
+
+    def _guard(self, route: Route) -> Route:
+        """`route` for those who have the key; /health is for everybody."""
+
+        async def guarded(request: HTTPRequest) -> Response:
+            given = request.headers.get("x-api-key", "") or request.headers.get("authorization", "").removeprefix("Bearer ")
+            if self._api_key and route.path != "/health" and not hmac.compare_digest(given.encode("latin-1"), self._api_key):
+                raise HTTPException(
+                    401, "a valid key is needed: X-API-Key: KEY, or Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+                )
+            return await route.endpoint(request)
+
+        return Route(route.path, guarded, methods=sorted(route.methods or ()))
+
+    # --- what clients ask for ------------------------------------------------------------------------------------------------
+
+    async def predict(self, request: HTTPRequest) -> Response:
+        model = self._model(request)
+        begin, status = time.monotonic(), 500
+        try:
+            response = await asyncio.wait_for(self._predict(request, model), self._config.timeout_s)
+            status = response.status_code
+            return response
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            status = 503
+            raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
+        finally:
+            self.metrics.requests.labels(model.name, status).inc()
+            self.metrics.seconds.labels(model.name).observe(time.monotonic() - begin)
+
+    async def _predict(self, request: HTTPRequest, model: LoadedModel) -> Response:
+        body = await self._read(request)
+        try:
+            parsed = model.parse(json.loads(body.decode("utf-8")))
+            outputs = await self._batchers[model.name].submit(parsed)
+        except (ValueError, RecursionError) as error:
+            sentence = f"{error}" if isinstance(error, BadRequest) else f"the body is not JSON in UTF-8: {error}"
+            raise HTTPException(400, sentence[:500]) from error
+        except Overloaded as error:
+            waiting = f"{self._config.max_waiting_rows} rows are waiting for model {model.name} already"
+            raise HTTPException(429, waiting, {"Retry-After": "1"}) from error
+        return JSONResponse(answer(parsed, outputs))
+
+    async def _read(self, request: HTTPRequest) -> bytes:
+        """The body; 413 as soon as it is known to be too large."""
+        limit, chunks, size = self._config.max_body_bytes, [], 0
+        declared = request.headers.get("content-length", "0")
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit or (declared.isdecimal() and int(declared) > limit):
+                raise HTTPException(413, f"the body is larger than {limit:,} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _model(self, request: HTTPRequest) -> LoadedModel:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        if name.endswith(":predict") and request.method != "POST":
+            raise HTTPException(405, "predict takes POST", {"Allow": "POST"})
+        if name not in self.models:
+            raise HTTPException(404, f"no model {name!r:.100}, only {', '.join(self.models)}")
+        model = self.models[name]
+        if version not in (None, f"{model.version}"):
+            raise HTTPException(404, f"model {name} is there in version {model.version} only, not {version!r:.100}")
+        return model
+
+    async def status(self, request: HTTPRequest) -> Response:
+        version = f"{self._model(request).version}"
+        state = {"version": version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        return JSONResponse({"model_version_status": [state]})
+
+    async def metadata(self, request: HTTPRequest) -> Response:
+        model = self._model(request)
+        signatures = {}
+        for name, function in model.signatures.items():
+            inputs = {name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for name, spec in model.inputs(name).items()}
+            outputs = {
+                name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for name, spec in function.structured_outputs.items()
+            }
+            signatures[name] = {"inputs": inputs, "outputs": outputs}
+        return JSONResponse({"model_spec": {"name": model.name, "version": f"{model.version}"}, "signatures": signatures})
+
+    async def list_models(self, request: HTTPRequest) -> Response:
+        return JSONResponse({"models": list(self.models)})
+
+    async def health(self, request: HTTPRequest) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def show_metrics(self, request: HTTPRequest) -> Response:
+        return Response(prometheus_client.generate_latest(self.metrics.registry), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+async def _explain(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _explain_fault(request: HTTPRequest, error: Exception) -> Response:
+    logging.exception("%s %s", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
+
+
+def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or Ctrl-C; what was accepted is answered before it ends."""
+    server = Server(config, os.environ.get(API_KEY, ""))
+    names = ", ".join(f"{model.name} (version {model.version})" for model in server.models.values())
+    logging.info("Serving %s on http://%s:%d, %s", names, config.host, config.port, "with a key" if server._api_key else "without a key")
+    seconds = int(config.timeout_s) + 1
+    options = uvicorn.Config(
+        server.app,
+        config.host,
+        config.port,
+        log_level="warning",
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=seconds,
+        access_log=False,
+    )
+    uvicorn.Server(options).run()

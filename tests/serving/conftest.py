@@ -1,0 +1,26 @@
+"""A served model of seconds: NSMC of tests/finetune, as a SavedModel."""
+
+import pathlib
+
+import pytest
+
+from configure_finetuning import FinetuningConfig
+from export.exporter import ExportConfig, export
+from finetune.finetuning_run import FinetuningRun
+from tests.finetune.conftest import TINY, home, make_config, make_home, several, tiny  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> pathlib.Path:
+    """A folder with a fine-tuned model and, under served/3, its SavedModel."""
+    pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed (serve extra)")
+    folder = make_home(tmp_path_factory.mktemp("trained"))
+    FinetuningRun(FinetuningConfig.create("tiny", str(folder), {**TINY, "num_train_epochs": 1.0})).run()
+    fields = {"checkpoint": str(folder / "models"), "part": "finetuned", "format": "saved_model"}
+    export(ExportConfig.create({**fields, "output_dir": str(folder / "served" / "3")}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(trained) -> pathlib.Path:
+    return trained / "served"
