@@ -7,11 +7,17 @@ With the environment variable SERVE_API_KEY set, clients have to send it: X-API-
 """
 
 from model import command, hparams
-from serving.server import ServerConfig, serve
+from model.command import UserError
+from server.server_config import ServerConfig
 
 
 def main() -> None:
-    serve(ServerConfig.create(hparams.collect(ServerConfig, None)))
+    config = ServerConfig.create(hparams.collect(ServerConfig, None))
+    try:
+        from server.app import serve
+    except ImportError as error:
+        raise UserError(f"serve.py needs `pip install '.[serve]'` ({error})") from error
+    serve(config)
 
 
 if __name__ == "__main__":

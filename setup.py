@@ -69,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export", "serving"]),
+    packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export", "server"]),
     py_modules=sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "setup"),
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -22,6 +22,7 @@ from pretrain.dataset_inspector import InspectConfig
 from pretrain.document_cleaner import PreprocessConfig
 from pretrain.text_files import TextFile
 from pretrain.vocab_builder import VocabConfig
+from server.server_config import ServerConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -34,6 +35,7 @@ CONFIG_OF = {
     "run_finetuning.py": FinetuningConfig,
     "run_prediction.py": PredictionConfig,
     "export_checkpoint.py": ExportConfig,
+    "serve.py": ServerConfig,
 }
 
 

@@ -184,16 +184,3 @@ def _newest(path: str) -> tuple[int, str]:
     if not versions:
         raise UserError(f"no SavedModel in {path!r}: neither saved_model.pb nor N/saved_model.pb (--models)")
     return max(versions), os.path.join(path, f"{max(versions)}")
-
-
-def parse_models(text: str) -> dict[str, str]:
-    """ "nsmc:served/nsmc,electra:served/electra" -> name -> path; UserError for anything else."""
-    models: dict[str, str] = {}
-    for entry in filter(None, text.split(",")):
-        name, separator, path = entry.partition(":")
-        if not (separator and path and name.replace("-", "").replace("_", "").isalnum()) or name in models:
-            raise UserError(f"--models must be NAME:FOLDER,NAME:FOLDER with different names of letters, digits, - and _, got {entry!r}")
-        models[name] = path
-    if not models:
-        raise UserError("--models is required: NAME:FOLDER,... with folders of SavedModels, as export_checkpoint.py writes them")
-    return models

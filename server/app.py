@@ -1,6 +1,6 @@
 """TensorFlow Serving's REST interface for SavedModels, without its binary: predict, status, metadata, health, Prometheus metrics.
 
-    POST /v1/models/NAME:predict        see serving/loaded_model.py for the bodies
+    POST /v1/models/NAME:predict        see server/loaded_model.py for the bodies
     GET  /v1/models/NAME                the version that is served
     GET  /v1/models/NAME/metadata       the signatures
     GET  /v1/models                     the names
@@ -12,13 +12,11 @@ up: 400, 401, 404, 405 and 413 are the client's; 429 (too much is waiting) and 5
 
 import asyncio
 import contextlib
-import dataclasses
 import hmac
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 import prometheus_client
 import uvicorn
@@ -29,45 +27,11 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model import hparams
-from model.command import UserError
-from model.hparams import option
-from serving.batching import Batcher, Overloaded
-from serving.loaded_model import BadRequest, Limits, LoadedModel, answer, parse_models
+from server.batching import Batcher, Overloaded
+from server.loaded_model import BadRequest, Limits, LoadedModel, answer
+from server.server_config import ServerConfig, parse_models
 
 API_KEY = "SERVE_API_KEY"  # environment variable: a flag would show in the list of processes
-
-
-@dataclasses.dataclass(frozen=True)
-class ServerConfig:
-    """What is served and how much of it; every field is a flag of serve.py."""
-
-    models: str = option(
-        "", "NAME:FOLDER,... with folders of SavedModels: FOLDER/saved_model.pb, or FOLDER/N/saved_model.pb with version N"
-    )
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: every one of this machine")
-    port: int = option(8501, "port to listen on, TensorFlow Serving's; 0: any that is free, which the log names")
-    max_rows: int = option(64, "rows that one request may have")
-    max_characters: int = option(10_000, "characters that a text may have")
-    max_body_bytes: int = option(1 << 20, "size of a request's body")
-    max_batch_rows: int = option(64, "rows that are computed together")
-    max_waiting_rows: int = option(512, "rows that may wait; beyond, requests are refused with 429")
-    batch_window_ms: float = option(2.0, "milliseconds that a request waits for others to be computed with")
-    timeout_s: float = option(10.0, "seconds after which a request is refused with 503")
-
-    @classmethod
-    def create(cls, values: Mapping[str, Any]) -> "ServerConfig":
-        """Raises UserError on anything unknown, mistyped, missing or impossible."""
-        config = cls(**hparams.check(cls, values))
-        for name in ("max_rows", "max_characters", "max_body_bytes", "max_batch_rows", "max_waiting_rows", "timeout_s"):
-            if getattr(config, name) <= 0:
-                raise UserError(f"{name} must be greater than 0, got {getattr(config, name)} (--{name})")
-        if not 0 <= config.port < 65536 or config.batch_window_ms < 0:
-            raise UserError(f"port must be 0 to 65535 and batch_window_ms not negative, got {config.port} and {config.batch_window_ms}")
-        if config.max_rows > config.max_waiting_rows:
-            raise UserError(f"max_rows {config.max_rows} must be at most max_waiting_rows {config.max_waiting_rows} (--max_waiting_rows)")
-        parse_models(config.models)
-        return config
 
 
 class Metrics:

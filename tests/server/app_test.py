@@ -19,10 +19,12 @@ from export.exporter import ExportConfig, export
 from finetune.finetuning_run import FinetuningRun
 from finetune.prediction import Predictor
 from model.command import UserError
+from server.loaded_model import LoadedModel
+from server.server_config import ServerConfig
 from tests.conftest import ROOT
 
 testclient = pytest.importorskip("starlette.testclient", reason="starlette and httpx are not installed (serve extra)")
-server = pytest.importorskip("serving.server", reason="the server's packages are not installed (serve extra)")
+app = pytest.importorskip("server.app", reason="the server's packages are not installed (serve extra)")
 PREDICT = "/v1/models/nsmc:predict"
 
 
@@ -31,8 +33,8 @@ def make_client(served):
     """make_client(api_key="", field=value, ...) -> a client of a server of its own."""
 
     def make(api_key="", **fields):
-        config = server.ServerConfig.create({"models": f"nsmc:{served}", "batch_window_ms": 0.0, **fields})
-        return testclient.TestClient(server.Server(config, api_key).app, raise_server_exceptions=False)
+        config = ServerConfig.create({"models": f"nsmc:{served}", "batch_window_ms": 0.0, **fields})
+        return testclient.TestClient(app.Server(config, api_key).app, raise_server_exceptions=False)
 
     return make
 
@@ -131,7 +133,7 @@ def test_a_key_is_asked_for(make_client):
 
 def test_a_fault_of_ours_is_500_and_no_more(make_client, monkeypatch):
     with make_client() as client:
-        monkeypatch.setattr(server.LoadedModel, "run", lambda *arguments: 1 / 0)
+        monkeypatch.setattr(LoadedModel, "run", lambda *arguments: 1 / 0)
         response = client.post(PREDICT, json={"inputs": {"texts": ["영화"]}})
         assert response.status_code == 500 and "ZeroDivision" not in response.text and "log says why" in response.json()["error"]
         monkeypatch.undo()
@@ -139,13 +141,13 @@ def test_a_fault_of_ours_is_500_and_no_more(make_client, monkeypatch):
 
 
 def test_too_much_at_once_is_refused_and_nothing_accepted_is_lost(make_client, monkeypatch):
-    run = server.LoadedModel.run
+    run = LoadedModel.run
 
     def slowly(self, *arguments):
         time.sleep(0.05)
         return run(self, *arguments)
 
-    monkeypatch.setattr(server.LoadedModel, "run", slowly)
+    monkeypatch.setattr(LoadedModel, "run", slowly)
     with make_client(max_waiting_rows=4, max_rows=4, max_batch_rows=2) as client, concurrent.futures.ThreadPoolExecutor(24) as threads:
         answers = list(threads.map(lambda _: client.post(PREDICT, json={"inputs": {"texts": ["영화"]}}), range(60)))
         statuses = {answer.status_code for answer in answers}
@@ -155,7 +157,7 @@ def test_too_much_at_once_is_refused_and_nothing_accepted_is_lost(make_client, m
 
 
 def test_what_takes_too_long_is_refused(make_client, monkeypatch):
-    monkeypatch.setattr(server.LoadedModel, "run", lambda *arguments: time.sleep(0.5))
+    monkeypatch.setattr(LoadedModel, "run", lambda *arguments: time.sleep(0.5))
     with make_client(timeout_s=0.1) as client:
         response = client.post(PREDICT, json={"inputs": {"texts": ["영화"]}})
         assert response.status_code == 503 and "no answer within 0.1 seconds" in response.json()["error"]
@@ -165,8 +167,8 @@ def test_pairs(make_config, several, home):
     FinetuningRun(make_config(task_names=["korsts"], num_train_epochs=0.5)).run()
     fields = {"checkpoint": str(home / "models"), "part": "finetuned", "format": "saved_model", "output_dir": str(home / "sts")}
     export(ExportConfig.create(fields))
-    config = server.ServerConfig.create({"models": f"sts:{home / 'sts'}"})
-    with testclient.TestClient(server.Server(config).app) as client:
+    config = ServerConfig.create({"models": f"sts:{home / 'sts'}"})
+    with testclient.TestClient(app.Server(config).app) as client:
         row = client.post("/v1/models/sts:predict", json={"instances": [{"text_a": "영화", "text_b": "좋다"}]}).json()["predictions"][0]
         assert row["score"] == pytest.approx(Predictor(str(home / "models")).predict([("영화", "좋다")])[0]["score"], abs=1e-4)
         error = client.post("/v1/models/sts:predict", json={"instances": [{"text_a": "영화"}]}).json()["error"]
@@ -189,17 +191,17 @@ def test_pairs(make_config, several, home):
 )
 def test_wrong_flags(fields, words):
     with pytest.raises(UserError, match=words):
-        server.ServerConfig.create(fields)
+        ServerConfig.create(fields)
 
 
 def test_a_folder_without_a_model(tmp_path):
-    config = server.ServerConfig.create({"models": f"a:{tmp_path}"})
+    config = ServerConfig.create({"models": f"a:{tmp_path}"})
     with pytest.raises(UserError, match="no SavedModel in .* nor N/saved_model.pb .--models"):
-        server.Server(config)
+        app.Server(config)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be loaded.*--models"):
-        server.Server(config)
+        app.Server(config)
 
 
 @pytest.mark.slow

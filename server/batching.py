@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from serving.loaded_model import BadRequest, Columns, LoadedModel, Request
+from server.loaded_model import BadRequest, Columns, LoadedModel, Request
 
 
 class Overloaded(Exception):
