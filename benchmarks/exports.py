@@ -29,11 +29,10 @@ BATCH, PIECES, ROUNDS = 64, 32, 200
 
 
 def runners(model: ExportedModel, folder: str, source: str) -> dict[str, tuple[Run, str]]:
-    """Name -> (function of a batch, file or folder whose size counts); exports what is not in `folder` yet."""
+    """Name -> (function of a batch, file or folder whose size counts); exports all to `folder`."""
     for name in ("saved_model", "onnx", "tflite"):
-        if not os.path.exists(os.path.join(folder, name)):
-            fields = {"checkpoint": source, "part": "finetuned", "format": name, "output_dir": os.path.join(folder, name)}
-            export(ExportConfig.create(fields))
+        fields = {"checkpoint": source, "part": "finetuned", "format": name, "output_dir": os.path.join(folder, name)}
+        export(ExportConfig.create(fields))
     network = tf.function(ServedModel(model).classify, list(IDS.values()), autograph=False)
     signature = tf.saved_model.load(os.path.join(folder, "saved_model")).signatures["classify"]
     found = {

@@ -6,7 +6,6 @@ Checkpoints may be ours, the original's (and those of KoELECTRA and Dialog-KoELE
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +19,13 @@ from finetune.starting_point import StartingPoint, find_starting_point
 from finetune.task import Task
 from finetune.task_builder import get_tasks
 from model import checkpoint, hparams, transformers_folder
-from model.command import UserError, read_json, write_json
+from model.command import UserError, read_json, write_atomically, write_json
 from model.layers import variable_name
 from model.modeling import UNITS_PER_HEAD, BertConfig, BertModel
 from model.tokenization import FullTokenizer
 from pretrain.pretraining_model import DiscriminatorPredictions, GeneratorPredictions
 
+WORDPIECE_TYPES = ("wordpiece", "mecab_wordpiece")
 PARTS = ("discriminator", "generator", "finetuned")
 HEADS = {"discriminator": "discriminator_predictions", "generator": "generator_predictions"}  # scope of each head's variables
 # The settings, of pre-training or of fine-tuning, that say what the variables of a checkpoint mean.
@@ -68,17 +68,28 @@ class ExportedModel(tf.Module):
         """What the numbers of a fine-tuned model's outputs stand for; [] where they stand for themselves."""
         return list(getattr(self.task, "labels", None) or getattr(self.task, "tags", None) or ())
 
-    def write_companions(self, folder: str) -> None:
-        """What belongs beside weights: vocab.txt, under whatever name it was read, of sentencepiece the model too; labels.json."""
-        for path in self.tokenizer.files:
-            name = "vocab.txt" if path.endswith(".txt") else os.path.basename(path)
-            shutil.copy(path, os.path.join(folder, name))
+    def write_companions(self, folder: str) -> str:
+        """What belongs beside weights: the vocabulary, whose file is returned, and labels.json where outputs are labels."""
         if self.labels:
             write_json(os.path.join(folder, "labels.json"), self.labels)
+        return copy_vocabulary(self.tokenizer, folder)
 
     @property
     def num_parameters(self) -> int:
         return sum(int(tf.size(variable)) for variable in self.variables_by_name.values())
+
+
+def copy_vocabulary(tokenizer: FullTokenizer, folder: str) -> str:
+    """Puts the vocabulary into `folder`, as vocab.txt whatever it was called, of sentencepiece the model, too; returns its file there."""
+    if tokenizer.tokenizer_type in WORDPIECE_TYPES and not tokenizer.vocab_file.endswith(".txt"):  # it was read from a tokenizer.json
+        path = os.path.join(folder, "vocab.txt")
+        write_atomically(path, "".join(f"{tokenizer.inv_vocab[row]}\n" for row in range(tokenizer.vocab_size)))
+        return path
+    for path in tokenizer.files:
+        name = "vocab.txt" if path.endswith(".txt") else os.path.basename(path)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            write_atomically(os.path.join(folder, name), file.read())
+    return os.path.join(folder, "vocab.txt" if tokenizer.vocab_file.endswith(".txt") else os.path.basename(tokenizer.vocab_file))
 
 
 def load_model(place: str, part: str, asked: Mapping[str, Any], vocab_file: str = "", task_name: str | None = None) -> ExportedModel:
@@ -92,21 +103,24 @@ def load_model(place: str, part: str, asked: Mapping[str, Any], vocab_file: str 
     Raises:
       UserError: a part that is not there, a vocabulary that does not fit, or `asked` contradicts the checkpoint.
     """
-    if part == "finetuned":
-        return _load_finetuned(place, vocab_file, task_name)
     pretraining = _check_settings(asked)
+    if part == "finetuned":
+        return _load_finetuned(place, asked, vocab_file, task_name)
     start = find_starting_point(_settings(place, asked, vocab_file))
     if start.bert_config.model_type != "electra":
         raise UserError(f"{place} is a {start.bert_config.model_type} model, which has no {part} (--part)")
     assert start.prefix is not None, "only random weights have none"
     if tf.io.gfile.isdir(start.prefix):
         return _load_from_transformers(start, part)
-    shapes = checkpoint.read_shapes(start.prefix)
-    scope = _scope(start.prefix, part, shapes)
+    shapes, record = checkpoint.read_shapes(start.prefix), _read_record(start.prefix)
+    scope = _scope(start.prefix, part, shapes, record)
     config, width = start.bert_config, start.embedding_size or start.bert_config.hidden_size
+    generator = _generator_config(start, shapes, record)
+    if generator is not None:
+        _check_generator(start, generator, pretraining)
     if scope == "generator":
-        config = _generator_config(start, shapes)
-        _check_generator(start, config, pretraining)
+        assert generator is not None
+        config = generator
         own = "generator/embeddings/word_embeddings"
         width = shapes[own][1] if own in shapes else width
     model = _build(part, config, width, start)
@@ -138,30 +152,48 @@ def _settings(place: str, asked: Mapping[str, Any], vocab_file: str) -> Finetuni
     """A configuration that starts from `place`, for find_starting_point."""
     values = {name: asked[name] for name in (*_SHAPE_SETTINGS, *_TEXT_SETTINGS) if asked.get(name) is not None}
     values |= {"init_checkpoint": place, "max_seq_length": _SHORTEST, "vocab_file": vocab_file or _recorded_vocabulary(place)}
-    return FinetuningConfig.create("export", os.path.dirname(place) or ".", values)
+    return FinetuningConfig.create("export", (place if tf.io.gfile.isdir(place) else os.path.dirname(place)) or ".", values)
 
 
 def _recorded_vocabulary(place: str) -> str:
     """Where the vocabulary was in pre-training, if no vocab.txt lies beside the checkpoint; else ""."""
     folder = place if tf.io.gfile.isdir(place) else os.path.dirname(place)
-    path = os.path.join(folder, "config.json")
-    if tf.io.gfile.exists(os.path.join(folder, "vocab.txt")) or not tf.io.gfile.exists(path):
+    if tf.io.gfile.exists(os.path.join(folder, "vocab.txt")):
         return ""
-    record = read_json(path, "checkpoint")
-    recorded = (record.get("pretraining") or {}).get("vocab_file", "") if isinstance(record, dict) else ""
-    return recorded if recorded and tf.io.gfile.exists(recorded) else ""
+    recorded = _pretraining(_read_record(os.path.join(folder, "model.ckpt"))).get("vocab_file")
+    return recorded if isinstance(recorded, str) and recorded and tf.io.gfile.exists(recorded) else ""
+
+
+def _read_record(prefix: str) -> dict[str, Any]:
+    """config.json beside a checkpoint; {} where there is none."""
+    path = os.path.join(os.path.dirname(prefix), "config.json")
+    record = read_json(path, "checkpoint") if tf.io.gfile.exists(path) else {}
+    return record if isinstance(record, dict) else {}
+
+
+def _pretraining(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of pre-training in a config.json."""
+    settings = record.get("pretraining")
+    return settings if isinstance(settings, dict) else {}
 
 
 # --- the parts of a TensorFlow checkpoint ----------------------------------------------------------------------------------------------
 
 
-def _scope(prefix: str, part: str, shapes: Mapping[str, Any]) -> str:
+def _scope(prefix: str, part: str, shapes: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Where the part's network lies: a generator that is no network of its own is the encoder."""
+    if part == "discriminator" and _pretraining(record).get("electric_objective"):
+        raise UserError(f"{prefix} is an Electric model, whose scores need its generator too: no other tool computes them (--part)")
     if any(name.startswith("generator_ltr/") for name in shapes) and part == "generator":
         raise UserError(f"the generator in {prefix} has two towers, which no other tool knows (--part=discriminator)")
     if f"{HEADS[part]}/dense/kernel" not in shapes:
         raise UserError(f"no {HEADS[part]}/ variables in {prefix}: it holds no {part} (--part, --checkpoint)")
-    return "generator" if part == "generator" and any(name.startswith("generator/encoder/") for name in shapes) else "electra"
+    return "generator" if part == "generator" and _has_generator(shapes, record) else "electra"
+
+
+def _has_generator(shapes: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether the generator is a network of its own; one without layers has no variables, or only those of its projection."""
+    return any(name.startswith("generator/") for name in shapes) or isinstance(record.get("generator_config"), dict)
 
 
 def _stored_name(name: str, scope: str, shapes: Mapping[str, Any]) -> str:
@@ -170,17 +202,19 @@ def _stored_name(name: str, scope: str, shapes: Mapping[str, Any]) -> str:
     return name if name.startswith("electra/embeddings/") and stored not in shapes else stored
 
 
-def _generator_config(start: StartingPoint, shapes: Mapping[str, Any]) -> BertConfig:
-    """The generator's shape: as recorded, else that of its variables, with one head for 64 units as in google-research/electra."""
-    assert start.prefix is not None
-    path = os.path.join(os.path.dirname(start.prefix), "config.json")
-    record = read_json(path, "checkpoint") if tf.io.gfile.exists(path) else {}
+def _generator_config(start: StartingPoint, shapes: Mapping[str, Any], record: Mapping[str, Any]) -> BertConfig | None:
+    """The generator's shape: as recorded, else that of its variables, with one head for 64 units as in google-research/electra.
+
+    None where it is no network of its own, or there is none.
+    """
+    if not _has_generator(shapes, record) or f"{HEADS['generator']}/dense/kernel" not in shapes:
+        return None
     if isinstance(record.get("generator_config"), dict):
         return BertConfig.from_dict(record["generator_config"])
     layers = {name.split("/")[2] for name in shapes if name.startswith("generator/encoder/layer_")}
-    hidden_size, intermediate_size = shapes["generator/encoder/layer_0/intermediate/dense/kernel"]
+    hidden_size = shapes[f"{HEADS['generator']}/dense/kernel"][0]
     heads = max(1, hidden_size // UNITS_PER_HEAD)
-    known = {"hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": len(layers)}
+    known = {"hidden_size": hidden_size, "intermediate_size": 4 * hidden_size, "num_hidden_layers": len(layers)}
     return dataclasses.replace(start.bert_config, num_attention_heads=heads, **known)
 
 
@@ -202,16 +236,24 @@ def _check_generator(start: StartingPoint, found: BertConfig, asked: Mapping[str
 def _load_from_transformers(start: StartingPoint, part: str) -> ExportedModel:
     model = _build(part, start.bert_config, start.embedding_size, start)
     assert start.prefix is not None
-    values = transformers_folder.read_weights(start.prefix, "electra", model.variables_by_name)
+    if part == "generator" and _read_record(os.path.join(start.prefix, "")).get("tie_word_embeddings") is False:
+        raise UserError(
+            f"the generator in {start.prefix} has an output layer apart from its embeddings, which ELECTRA does not have (--part)"
+        )
+    try:
+        values = transformers_folder.read_weights(start.prefix, "electra", model.variables_by_name)
+    except UserError as error:
+        raise type(error)(f"{error}; does the folder hold a {part}? (--part)") from error
     checkpoint.assign(start.prefix, model.variables_by_name, values)
     return model
 
 
-def _load_finetuned(place: str, vocab_file: str, task_name: str | None) -> ExportedModel:
-    folder = find_model(place, "checkpoint")
+def _load_finetuned(place: str, asked: Mapping[str, Any], vocab_file: str, task_name: str | None) -> ExportedModel:
+    prefix = place if tf.io.gfile.exists(f"{place}.index") else None
+    folder = find_model(os.path.dirname(place) if prefix else place, "checkpoint")
     settings = read_config(folder, vocab_file)
     tasks = get_tasks(settings)
-    task, start = choose_task(tasks, task_name), find_starting_point(settings)
+    task, start = choose_task(tasks, task_name), find_starting_point(_settings(prefix or folder, asked, settings.vocab_file))
     network = FinetuningModel(settings, tasks, start.bert_config, start.embedding_size, settings.seed)
     model = ExportedModel("finetuned", network.encoder, network.heads[tasks.index(task)], start)
     assert start.prefix is not None

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import tensorflow as tf
 from absl import logging
 
 from export import onnx_export, saved_model, tf1_export, tflite_export, transformers_export
@@ -45,6 +47,8 @@ class ExportConfig:
                 raise UserError(f"--{name} has a meaning with --format=tf1 only, not with {config.format!r}")
         if config.task_name and config.part != "finetuned":
             raise UserError(f"--task_name has no meaning for the {config.part} (--part=finetuned)")
+        if "://" in config.output_dir:
+            raise UserError(f"{config.output_dir!r} is no folder of this machine: export to one, and copy it (--output_dir)")
         if os.path.exists(config.output_dir):
             raise UserError(f"{config.output_dir!r} exists: nothing is written over, remove it or choose another folder (--output_dir)")
         return config
@@ -58,7 +62,12 @@ def export(config: ExportConfig) -> ExportedModel:
       DataError: a damaged checkpoint, or a folder that cannot be written; then there is none.
     """
     asked = hparams.read_hparams(config.hparams) if config.hparams else {}
-    model = load_model(config.checkpoint, config.part, asked, config.vocab_file, config.task_name)
+    try:
+        model = load_model(config.checkpoint, config.part, asked, config.vocab_file, config.task_name)
+    except UserError as error:
+        raise type(error)(_FLAGS_OF_OTHERS.sub(lambda found: "--checkpoint" if found[1] in _PLACES else "--hparams", f"{error}")) from error
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot read {config.checkpoint!r}: {error.message} (--checkpoint)") from error
     with _whole_folder(config.output_dir) as folder:
         if config.format == "tf1":
             tf1_export.write(model, folder, config.everything, config.with_optimizer)
@@ -79,6 +88,13 @@ _WRITERS: dict[str, Callable[[ExportedModel, str], None]] = {
 }
 
 
+# What other scripts call the checkpoint and the settings, in errors that they share with this one.
+_PLACES = ("init_checkpoint", "model", "model_dir")
+_FLAGS_OF_OTHERS = re.compile(
+    rf"--({'|'.join(_PLACES)}|model_size|model_hparam_overrides|embedding_size|vocab_size|tokenizer_type|analyzer|do_lower_case|strip_accents)\b"
+)
+
+
 @contextlib.contextmanager
 def _whole_folder(path: str) -> Iterator[str]:
     """A folder to write to, which becomes `path` when the context ends, and is gone if it ends with an error."""
@@ -87,7 +103,8 @@ def _whole_folder(path: str) -> Iterator[str]:
         os.makedirs(temporary)
         yield temporary
         os.rename(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path!r}: {error.strerror} (--output_dir)") from error
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        raise DataError(f"cannot write {path!r}: {reason} (--output_dir)") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -81,11 +81,10 @@ class GraphTokenizer(tf.Module):
             ids += [part, tf.fill([rows, 1], self._sep)]
             segments += [tf.ones_like(part) * index, tf.fill([rows, 1], index)]
         whole = tf.concat(ids, 1)
-        return {
-            "input_ids": whole.to_tensor(self._pad),
-            "input_mask": tf.ones_like(whole).to_tensor(0),
-            "segment_ids": tf.concat(segments, 1).to_tensor(0),
-        }
+        found = ((whole, self._pad), (tf.ones_like(whole), 0), (tf.concat(segments, 1), 0))
+        # One row more and less: a batch without texts has a length too.
+        more = [tf.concat([rows, tf.RaggedTensor.from_tensor([[0, 0]])], 0).to_tensor(default)[:-1] for rows, default in found]
+        return dict(zip(("input_ids", "input_mask", "segment_ids"), more, strict=True))
 
 
 def _head(pieces: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:

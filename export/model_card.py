@@ -4,7 +4,7 @@ import os
 import textwrap
 from typing import Any
 
-from export.exported_model import ExportedModel
+from export.exported_model import WORDPIECE_TYPES, ExportedModel
 from model.command import write_atomically
 
 _USES = {
@@ -34,7 +34,9 @@ def write(model: ExportedModel, folder: str, class_name: str) -> None:
     write_atomically(os.path.join(folder, "README.md"), "\n".join(lines) + "\n")
 
 
-_SENTENCEPIECE = "The vocabulary is a sentencepiece model: the tokenizer is that of KoBERT (KoBertTokenizer), not AutoTokenizer."
+_SENTENCEPIECE = """\
+The vocabulary is a sentencepiece model, which AutoTokenizer does not load from this folder: cut text with the package sentencepiece and
+look the pieces up in vocab.txt, where there is one (models of KoBERT's kind), else in the model. Ids stand between [CLS] and [SEP]."""
 _MORPHEMES = """\
 The model was trained on text that was cut into morphemes by MeCab before pieces were looked up. AutoTokenizer does not do that and
 gives other ids: use `morpheme_tokenizer.py`, which lies beside this file, with the versions that the vocabulary was made with
@@ -47,6 +49,8 @@ def _use(model: ExportedModel, class_name: str) -> str:
         imports, made = "from morpheme_tokenizer import MorphemeTokenizer  # with FOLDER on sys.path", 'MorphemeTokenizer("FOLDER")'
     else:
         imports, made = "from transformers import AutoTokenizer", 'AutoTokenizer.from_pretrained("FOLDER")'
+    if model.tokenizer.tokenizer_type not in WORDPIECE_TYPES:
+        return f'```python\nfrom transformers import {class_name}\n\nmodel = {class_name}.from_pretrained("FOLDER")\n```'
     code = f"""\
         from transformers import {class_name}
         {imports}
@@ -62,11 +66,12 @@ def _facts(model: ExportedModel) -> dict[str, Any]:
     layers = f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
     case = "lower-cased" if tokenizer.splitter.do_lower_case else "cased"
     pieces = f"{tokenizer.vocab_size:,} pieces, {tokenizer.tokenizer_type}, {case}"
+    of = "files" if os.path.isdir(model.start.prefix or "") else "index, which holds the check sum of every variable,"
     facts = {
         "architecture": f"{config.model_type}, {layers}, embeddings of {model.embedding_size}, {config.max_position_embeddings} positions",
         "parameters": f"{model.num_parameters:,}",
-        "vocabulary": f"{pieces}, SHA-256 {tokenizer.provenance()['vocab_sha256']}",
-        "weights": f"`{os.path.basename(model.start.prefix or '')}`, SHA-256 {model.start.weights_hash()}",
+        "vocabulary": f"{pieces}, SHA-256 in training {tokenizer.provenance()['vocab_sha256']}",
+        "weights": f"`{os.path.basename(model.start.prefix or '')}`, SHA-256 of its {of} {model.start.weights_hash()}",
     }
     if model.settings is not None:
         settings = model.settings

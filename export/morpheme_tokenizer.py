@@ -5,12 +5,13 @@
     tokenizer.tokenize("그는 심각합니다.")                 -> ["그", "##는", "심각", "##합니다", "."]
     tokenizer(["그는 심각합니다."], return_tensors="pt")   -> input_ids, token_type_ids, attention_mask: arguments of the model
 
-It needs `pip install tokenizers mecab-python3 python-mecab-ko-dic`, in the versions that morpheme_tokenizer.json names: another
+It needs `pip install tokenizers mecab-python3 python-mecab-ko-dic`, in the versions that text_settings.json names: another
 dictionary cuts some words otherwise. What is in tokenizer.json cleans the text and cuts it at spaces and punctuation.
 """
 
 import functools
 import itertools
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ class MorphemeTokenizer:
 
     def __init__(self, folder: str = os.path.dirname(os.path.abspath(__file__))):
         self._tokenizer = tokenizers.Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as file:
+            self._settings = json.load(file)
         self.vocab = self._tokenizer.get_vocab()
         self._longest = max(map(len, self.vocab))
         self._mecab = MeCab.Tagger(f'-d "{mecab_ko_dic.dictionary_path}" -r {os.devnull} -O wakati')
@@ -44,7 +47,10 @@ class MorphemeTokenizer:
     def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> tuple[list[int], list[int]]:
         """(ids, token types) of one text or two, special tokens included; with `max_length` the longer text is cut at its end."""
         parts = [self.tokenize(part) for part in (text, pair) if part is not None]
-        while max_length and sum(map(len, parts)) + len(parts) + 1 > max_length:
+        room = None if max_length is None else max_length - len(parts) - 1
+        if room is not None and room < len(parts):
+            raise ValueError(f"max_length {max_length} is too short for {len(parts)} text(s) and their special tokens")
+        while room is not None and sum(map(len, parts)) > room:
             max(reversed(parts), key=len).pop()
         tokens, types = ["[CLS]"], [0]
         for index, part in enumerate(parts):
@@ -53,16 +59,33 @@ class MorphemeTokenizer:
         return [self.vocab[token] for token in tokens], types
 
     def __call__(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 512, return_tensors: str | None = None
+        self,
+        texts: str | Sequence[str],
+        pairs: str | Sequence[str] | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
     ) -> dict[str, Any]:
-        """A batch, padded to its longest text: lists, or with return_tensors "np" or "pt" arrays of numpy or torch."""
-        encoded = [self.encode(*both, max_length=max_length) for both in itertools.zip_longest(texts, pairs or ())]
+        """A batch, padded to its longest text: lists, or with return_tensors "np" or "pt" arrays of numpy or torch.
+
+        Texts longer than `max_length` pieces, by default what the model takes, are cut.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        pairs = [pairs] if isinstance(pairs, str) else pairs
+        if not texts or (pairs is not None and len(pairs) != len(texts)):
+            raise ValueError(
+                f"got {len(texts)} text(s) and {0 if pairs is None else len(pairs)} pair(s): as many of each, and one at least"
+            )
+        if return_tensors not in (None, "np", "pt"):
+            raise ValueError(f"return_tensors must be 'np', 'pt' or None, got {return_tensors!r}")
+        limit = max_length or self._settings["model_max_length"]
+        encoded = [self.encode(text, pair, limit) for text, pair in itertools.zip_longest(texts, pairs or ())]
         length = max(len(ids) for ids, _ in encoded)
         batch = {
             "input_ids": [ids + [self.vocab["[PAD]"]] * (length - len(ids)) for ids, _ in encoded],
             "token_type_ids": [types + [0] * (length - len(types)) for _, types in encoded],
             "attention_mask": [[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in encoded],
         }
+        batch = {name: values for name, values in batch.items() if name in self._settings["model_input_names"]}
         if return_tensors == "pt":
             import torch
 

@@ -16,12 +16,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from export import graph_check
-from export.exported_model import ExportedModel
+from export.exported_model import WORDPIECE_TYPES, ExportedModel
 from export.graph_tokenizer import GraphTokenizer
 from export.served_model import IDS, Outputs, ServedModel
 from model.layers import plain_operations
-
-_WITH_WORDPIECE = ("wordpiece", "mecab_wordpiece")
 
 
 class _WithText(tf.Module):
@@ -60,7 +58,7 @@ def write(model: ExportedModel, folder: str) -> None:
             for name, function in served.functions().items()
         }
         root: tf.Module = served
-        if model.tokenizer.tokenizer_type in _WITH_WORDPIECE:
+        if model.tokenizer.tokenizer_type in WORDPIECE_TYPES:
             root = with_text = _WithText(served)
             tokenizer = with_text.tokenizer
             signatures["serving_default"] = with_text.function(tokenizer.ids_of_texts).get_concrete_function()

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from export import model_card, morpheme_tokenizer
-from export.exported_model import ExportedModel
+from export.exported_model import WORDPIECE_TYPES, ExportedModel, copy_vocabulary
 from finetune.classification.classification_tasks import ClassificationTask, RegressionTask
 from finetune.tagging.tagging_tasks import EntityTask
 from model import transformers_folder
@@ -23,7 +23,6 @@ from model.modeling import BertConfig
 from model.tokenization import MAX_WORD_CHARS, SPECIAL_TOKENS, FullTokenizer
 
 _CLASSES = {"electra": "Electra", "bert": "Bert", "distilbert": "DistilBert"}
-_WORDPIECE = ("wordpiece", "mecab_wordpiece")
 
 
 def write(model: ExportedModel, folder: str) -> None:
@@ -32,11 +31,12 @@ def write(model: ExportedModel, folder: str) -> None:
     weights = {
         transformers_folder.to_theirs(name, model.config.model_type): transformers_folder.to_our_layout(name, variable.numpy())
         for name, variable in model.variables_by_name.items()
+        if not ("/pooler/" in name and isinstance(model.task, EntityTask))  # of a model of several tasks, one of which reads it
     }
     with open(os.path.join(folder, "model.safetensors"), "wb") as file:
         file.write(safetensors.numpy.save(weights, {"format": "pt"}))
     write_json(os.path.join(folder, transformers_folder.CONFIG), config)
-    write_tokenizer(model.tokenizer, folder, model.config)
+    write_tokenizer(model.tokenizer, folder, model.config, model.settings.max_seq_length if model.settings is not None else None)
     model_card.write(model, folder, config["architectures"][0])
 
 
@@ -74,36 +74,34 @@ def _head_class(model: ExportedModel) -> str:
 # --- tokenizer -----------------------------------------------------------------------------------------------------------------------
 
 
-def write_tokenizer(tokenizer: FullTokenizer, folder: str, config: BertConfig) -> None:
-    """vocab.txt, tokenizer.json and tokenizer_config.json; with morphemes morpheme_tokenizer.py, of KoBERT's kind the model's file."""
-    if tokenizer.tokenizer_type not in _WORDPIECE:
-        for path in tokenizer.files:
-            shutil.copy(path, folder)
-        return
-    with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{tokenizer.inv_vocab[row]}\n" for row in range(tokenizer.vocab_size))
-    make_tokenizer(tokenizer).save(os.path.join(folder, "tokenizer.json"))
+def write_tokenizer(tokenizer: FullTokenizer, folder: str, config: BertConfig, max_length: int | None = None) -> None:
+    """vocab.txt, tokenizer.json, tokenizer_config.json; with morphemes morpheme_tokenizer.py; of sentencepiece the model's file instead.
+
+    text_settings.json says how text was cut in training; run_finetuning.py, too, goes by it. `max_length`: of a text, if the model was
+    trained on less than it has positions for.
+    """
     splitter = tokenizer.splitter
+    provenance = tokenizer.provenance()
+    names = ("tokenizer_type", "analyzer", "analyzer_version", "do_lower_case", "strip_accents")
+    write_json(os.path.join(folder, transformers_folder.TEXT_SETTINGS), {name: provenance[name] for name in names})
+    copy_vocabulary(tokenizer, folder)
+    if tokenizer.tokenizer_type not in WORDPIECE_TYPES:
+        return
+    make_tokenizer(tokenizer).save(os.path.join(folder, "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
-        "model_max_length": config.max_position_embeddings,
+        "model_max_length": max_length or config.max_position_embeddings,
         "do_lower_case": splitter.do_lower_case,
         "strip_accents": splitter.strip_accents,
         "tokenize_chinese_chars": True,
         "model_input_names": ["input_ids", *(["token_type_ids"] if config.type_vocab_size else []), "attention_mask"],
     }
-    names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
-    write_json(os.path.join(folder, "tokenizer_config.json"), settings | names)
+    special = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    write_json(os.path.join(folder, "tokenizer_config.json"), settings | special)
     if tokenizer.tokenizer_type == "mecab_wordpiece":
         if splitter.analyzer.name != "mecab":
             raise UserError(f"only analyzer 'mecab' can be exported, the vocabulary was made with {splitter.analyzer.name!r} (--format)")
         shutil.copy(pathlib.Path(morpheme_tokenizer.__file__), os.path.join(folder, "morpheme_tokenizer.py"))
-        record = {
-            "do_lower_case": splitter.do_lower_case,
-            "strip_accents": splitter.strip_accents,
-            "analyzer_version": splitter.analyzer.version,
-        }
-        write_json(os.path.join(folder, "morpheme_tokenizer.json"), record)
 
 
 def make_tokenizer(tokenizer: FullTokenizer) -> tokenizers.Tokenizer:
@@ -118,7 +116,7 @@ def make_tokenizer(tokenizer: FullTokenizer) -> tokenizers.Tokenizer:
         normalizers.Replace(tokenizers.Regex(r"[\t\n\r\p{Zs}\x{2028}\x{2029}]"), " "),
         normalizers.Replace(tokenizers.Regex(r"[\p{Cc}\p{Cf}\x{FFFD}]"), ""),
         *([normalizers.Lowercase()] if splitter.do_lower_case else []),
-        *([normalizers.NFD(), normalizers.StripAccents()] if splitter.strip_accents else []),
+        *([normalizers.NFD(), normalizers.Replace(tokenizers.Regex(r"\p{Mn}"), "")] if splitter.strip_accents else []),
         normalizers.NFC(),
         normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False),
     ]

@@ -138,7 +138,7 @@ def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None
         config = FinetuningConfig(**hparams.check(FinetuningConfig, dict(recorded["finetuning"])))
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{path} is of another version of this program: {error} (--model)") from error
-    trained_with = recorded.get("vocab_file", "vocab.txt")
+    trained_with = f"{recorded.get('vocab_file', 'vocab.txt')}"
     beside = os.path.join(folder, os.path.basename(trained_with))
     return dataclasses.replace(
         config,

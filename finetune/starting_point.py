@@ -105,11 +105,20 @@ def _start_from_record(config: FinetuningConfig, prefix: str | None, folder: str
     path, recorded = os.path.join(folder, "config.json"), record.get("tokenizer", {})
     if not (isinstance(record["bert_config"], dict) and isinstance(recorded, dict)):
         raise UserError(f"{path} is damaged: bert_config and tokenizer must be JSON objects (--init_checkpoint)")
+    embedding_size = record.get("embedding_size")
+    if embedding_size is not None and (type(embedding_size) is not int or embedding_size < 1):
+        raise UserError(f"{path} is damaged: embedding_size must be a number of at least 1, got {embedding_size!r} (--init_checkpoint)")
     bert_config = modeling.BertConfig.from_dict({**record["bert_config"], **_free_overrides(config)})
-    _check_asked(config, bert_config.to_dict() | {"embedding_size": record.get("embedding_size") or bert_config.hidden_size}, path)
-    tokenizer = _make_tokenizer(config, _vocab_file(config, folder), DEFAULT_TOKENIZER | recorded)
+    known = bert_config.to_dict() | {"embedding_size": embedding_size or bert_config.hidden_size}
+    _check_asked(config, known, path)
+    for name, value in modeling.shape_of(checkpoint.read_shapes(prefix)).items() if prefix is not None else ():
+        if known[name] != value:
+            raise UserError(f"{path} says {name} {known[name]}, but checkpoint {prefix} has {value} (--init_checkpoint)")
+    own = os.path.join(folder, os.path.basename(f"{record.get('vocab_file', 'vocab.txt')}"))
+    vocab_file = own if not config.vocab_file and tf.io.gfile.exists(own) else _vocab_file(config, folder)
+    tokenizer = _make_tokenizer(config, vocab_file, DEFAULT_TOKENIZER | recorded)
     tokenization.check_provenance(recorded, tokenizer.provenance(), f"the checkpoint in {folder}")
-    return StartingPoint(prefix, bert_config, record.get("embedding_size"), tokenizer)
+    return StartingPoint(prefix, bert_config, embedding_size, tokenizer)
 
 
 def _start_from_variables(config: FinetuningConfig, prefix: str, folder: str) -> StartingPoint:

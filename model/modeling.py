@@ -100,6 +100,8 @@ class BertConfig:
             kind = {int: (int,), float: (int, float), str: (str,)}[fields[name]]  # type: ignore[index]
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise UserError(f"model hparam {name!r} must be {fields[name].__name__}, got {value!r} (--model_hparam_overrides)")  # type: ignore[union-attr]
+        if "vocab_size" not in values:
+            raise UserError("a model's shape lacks vocab_size (--model_hparam_overrides)")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from model.tokenization import KOBERT
 CONFIG = "config.json"
 _SAFETENSORS, _PICKLED = "model.safetensors", "pytorch_model.bin"
 _WEIGHTS = (_SAFETENSORS, f"{_SAFETENSORS}.index.json", _PICKLED, f"{_PICKLED}.index.json")  # in the order in which they are looked for
+TEXT_SETTINGS = "text_settings.json"  # ours: what the library's own files have no words for, such as morphemes
 _FLAG = "init_checkpoint"
 
 # --- names ---------------------------------------------------------------------------------------------------------------------------
@@ -330,6 +331,9 @@ def tokenizer_settings(folder: str, vocab_file: str) -> dict[str, Any]:
     Raises:
       UserError: a setting that ours does not have.
     """
+    own = os.path.join(folder, TEXT_SETTINGS)
+    if os.path.exists(own):  # export_checkpoint.py wrote the folder
+        return {name: value for name, value in _read_object(own).items() if name != "analyzer_version"}
     path = os.path.join(folder, "tokenizer_config.json")
     record = _normalizer(folder) | (_read_object(path) if os.path.exists(path) else {})
     for key, allowed in (("do_basic_tokenize", True), ("tokenize_chinese_chars", True)):

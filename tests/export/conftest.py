@@ -1,5 +1,6 @@
 """Models to export, and the libraries that have to agree."""
 
+import collections
 import json
 import pathlib
 import types
@@ -7,6 +8,7 @@ import types
 import pytest
 
 from model.tokenization import SPECIAL_TOKENS
+from model.words import WordSplitter, find_eojeols
 from tests.finetune.conftest import home, make_config, make_transformers_folder, several, tiny  # noqa: F401 (fixtures)
 
 LINES = """그는 심각합니다. 영화가 정말 재미있다!!
@@ -26,6 +28,17 @@ def vocabulary(folder: pathlib.Path, texts, left_out="뷁𠮷끝") -> str:
         "\n".join(dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{char}" for char in characters), *words])) + "\n", encoding="utf-8"
     )
     return str(path)
+
+
+def learned_vocabulary(folder: pathlib.Path, lines) -> str:
+    """`vocabulary` of many lines, with the morphemes and beginnings of words that are frequent in some of them."""
+    path, splitter = vocabulary(folder, lines[:20000]), WordSplitter(analyzer="mecab")
+    found = collections.Counter(
+        morph for line in lines[:20000:4] for eojeol in find_eojeols(line) for morph in (*splitter.marked_words(eojeol), eojeol[:3])
+    )
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(f"{piece}\n" for piece, count in found.most_common(8000) if len(piece.removeprefix("##")) > 1)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from export.graph_tokenizer import GraphTokenizer
 from finetune.classification.classification_tasks import encode_pair
 from model.tokenization import FullTokenizer
 from model.words import find_eojeols
-from tests.export.conftest import LINES, vocabulary
+from tests.export.conftest import LINES, learned_vocabulary, vocabulary
 
 pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed (export extra)")
 HARD = [*LINES, "", "   ", "가" * 150, "가" * 201, "e\u0301" * 3, "ﾊﾟ ㌔ 각", "##영화 # ##", "a\x00b\x85c\u2028d\u3000e", "\ufffd영화"]
@@ -58,7 +58,7 @@ def test_texts_are_cut_and_packed_as_in_fine_tuning(tmp_path, length):
 def test_ids_of_every_line_of_the_task_files(shared_data, tmp_path):
     paths = sorted(path for path in shared_data.rglob("*.t*") if path.suffix in (".tsv", ".txt") and "corpus" not in path.parts)
     lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n")]
-    vocab_file = vocabulary(tmp_path, lines[:20000])
+    vocab_file = learned_vocabulary(tmp_path, lines)
     without, graph = FullTokenizer(vocab_file, tokenizer_type="wordpiece"), GraphTokenizer(FullTokenizer(vocab_file), 64)
     found = [row for start in range(0, len(lines), 1000) for row in graph.ids_of_texts(tf.constant(lines[start : start + 1000])).to_list()]
     assert sum(ids != without.encode(line) for line, ids in zip(lines, found, strict=True)) == 0

@@ -71,6 +71,8 @@ def test_text_in_and_probabilities_out(export_to, make_config, home, head):
     expected = [[*found["probabilities"].values()] for found in ours]
     np.testing.assert_allclose(output["probabilities"].numpy(), expected, **TOLERANCE)
     assert output["input_ids"].shape[1] == 16, "cut as in training"
+    nothing = signatures["serving_default"](texts=tf.constant([], tf.string))
+    assert nothing["probabilities"].shape == (0, 2)
     morphemes = signatures["from_morphemes"](texts=tf.constant(["영화 좋다"]))
     np.testing.assert_allclose(morphemes["probabilities"].numpy()[0], expected[0], **TOLERANCE)
 

@@ -12,12 +12,13 @@ import tokenizers
 
 from export import transformers_export
 from export.exporter import ExportConfig, export
+from finetune.classification.classification_tasks import encode_pair
 from finetune.finetuning_run import FinetuningRun
 from finetune.prediction import Predictor
 from model.command import UserError
 from model.modeling import BertConfig
 from model.tokenization import FullTokenizer
-from tests.export.conftest import LINES, vocabulary
+from tests.export.conftest import LINES, learned_vocabulary, vocabulary
 
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
@@ -128,6 +129,14 @@ def test_a_similarity_is_the_score_itself(library, make_config, several, home, t
     assert [entity["text"] for entity in ours[0]["entities"]] == [word for word, tag in zip(words, tags, strict=True) if tag.endswith("-B")]
 
 
+def test_bert_s_pooler_does_not_go_with_a_tagger(library, make_config, make_transformers_folder, several, home, tmp_path):
+    start = {"init_checkpoint": str(make_transformers_folder("bert")), "model_hparam_overrides": {}, "embedding_size": None}
+    FinetuningRun(make_config(task_names=several, **FAST, **start, tokenizer_type=None)).run()
+    fields = {"checkpoint": str(home / "models"), "part": "finetuned", "task_name": "naver-ner", "output_dir": str(tmp_path / "out")}
+    export(ExportConfig.create(fields))
+    assert load(library, tmp_path / "out").config.architectures == ["BertForTokenClassification"]
+
+
 def test_the_original_s_head_for_classes_is_none_of_the_library(make_config, home, tmp_path):
     FinetuningRun(make_config(num_train_epochs=0.1)).run()
     with pytest.raises(UserError, match="no class with the head 'linear' of task nsmc.*--recipe=dialog"):
@@ -181,10 +190,28 @@ def test_the_morpheme_tokenizer_gives_our_ids(tmp_path, settings):
     theirs = load_module(tmp_path / "out").MorphemeTokenizer()
     for line in [*LINES, "가" * 150, "가" * 201, "영화\ud800가", ""]:
         assert theirs.tokenize(line) == ours.tokenize(line), line
-    batch = theirs(["영화가", "심각합니다"], ["한국어", None], max_length=6, return_tensors="np")
-    assert batch["input_ids"].shape == batch["attention_mask"].shape and batch["input_ids"].shape[1] <= 6
-    ids, types = theirs.encode("영화가 재미있다", "한국어")
-    assert ids[0] == ours.cls_id and ids.count(ours.sep_id) == 2 and sorted(types) == types
+
+
+@pytest.mark.parametrize("length", [5, 6, 7, 12, 30])
+def test_the_morpheme_tokenizer_cuts_and_pads_as_fine_tuning_does(tmp_path, length):
+    ours = FullTokenizer(vocabulary(tmp_path, LINES))
+    transformers_export.write_tokenizer(ours, str(tmp_path / "out"), export_shape(tmp_path), length)
+    theirs = load_module(tmp_path / "out").MorphemeTokenizer()
+    firsts, seconds = [LINES[0], "영화", LINES[3]], ["한국어", LINES[1], LINES[4]]
+    for pairs in (None, seconds):
+        batch = theirs(firsts, pairs, return_tensors="np")
+        for row, text in enumerate(firsts):
+            expected = encode_pair(ours.encode(text), ours.encode(pairs[row]) if pairs else None, ours, length)
+            size = len(expected["input_ids"])
+            assert batch["input_ids"][row, :size].tolist() == expected["input_ids"]
+            assert batch["token_type_ids"][row, :size].tolist() == expected["segment_ids"]
+            assert batch["attention_mask"][row].sum() == size and (batch["input_ids"][row, size:] == ours.pad_id).all()
+    assert theirs("영화가") == theirs(["영화가"])
+    for wrong in (([],), (["a"], ["b", "c"]), (["a"], None, 2), (["a"], ["b"], 4)):
+        with pytest.raises(ValueError):
+            theirs(*wrong)
+    with pytest.raises(ValueError, match="'tf'"):
+        theirs("a", return_tensors="tf")
 
 
 def test_the_morpheme_tokenizer_stands_alone(tmp_path):
@@ -211,7 +238,7 @@ def test_ids_of_every_line_of_the_task_files(shared_data, tmp_path, kind):
     """Whole lines of all files, headers and tabs included."""
     paths = sorted(path for path in shared_data.rglob("*.t*") if path.suffix in (".tsv", ".txt") and "corpus" not in path.parts)
     lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n")]
-    ours = FullTokenizer(vocabulary(tmp_path, lines[:20000]), tokenizer_type=kind)
+    ours = FullTokenizer(learned_vocabulary(tmp_path, lines), tokenizer_type=kind)
     transformers_export.write_tokenizer(ours, str(tmp_path / "out"), export_shape(tmp_path))
     assert len(lines) > 200_000
     if kind == "wordpiece":
