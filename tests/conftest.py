@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -24,6 +25,15 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder.parent.name}/{folder.name} beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def library() -> types.SimpleNamespace:
+    """torch and transformers, which are installed with the parity extra only."""
+    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
+    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
+    torch.set_num_threads(1)
+    return types.SimpleNamespace(torch=torch, transformers=transformers)
 
 
 @pytest.fixture(scope="session")

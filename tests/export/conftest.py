@@ -3,7 +3,6 @@
 import collections
 import json
 import pathlib
-import types
 
 import pytest
 
@@ -39,15 +38,6 @@ def learned_vocabulary(folder: pathlib.Path, lines) -> str:
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(f"{piece}\n" for piece, count in found.most_common(8000) if len(piece.removeprefix("##")) > 1)
     return path
-
-
-@pytest.fixture(scope="session")
-def library() -> types.SimpleNamespace:
-    """torch and transformers, which are installed with the parity extra only."""
-    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
-    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
-    torch.set_num_threads(1)
-    return types.SimpleNamespace(torch=torch, transformers=transformers)
 
 
 @pytest.fixture

@@ -54,15 +54,6 @@ FORWARD = {"rtol": 0, "atol": 1e-4}  # hidden states are of order 1, logits up t
 GRADIENT_TOLERANCE = 1e-4  # of the largest entry of each gradient, and of 1 for those that are 0 but for rounding (key biases)
 
 
-@pytest.fixture(scope="module")
-def referee() -> types.SimpleNamespace:
-    """torch and transformers, which are installed with the parity extra only."""
-    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
-    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
-    torch.set_num_threads(1)
-    return types.SimpleNamespace(torch=torch, transformers=transformers)
-
-
 def torch_name(name: str) -> str:
     """What transformers calls the variable `name` of the original."""
     name = name.replace("/kernel", "/weight").replace("/gamma", "/weight").replace("/beta", "/bias")
@@ -79,18 +70,18 @@ def torch_layout(name: str, value: np.ndarray) -> np.ndarray:
 class Twins:
     """One of our networks and a network of transformers with the same weights, run on the same batch."""
 
-    def __init__(self, referee: types.SimpleNamespace, class_name: str, embedding_size: int, make_head):
-        self.torch = referee.torch
+    def __init__(self, library: types.SimpleNamespace, class_name: str, embedding_size: int, make_head):
+        self.torch = library.torch
         self.model = BertModel(CONFIG, embedding_size)
         self.head = make_head(self.model)
         self.variables = {variable_name(variable): variable for part in (self.model, self.head) for variable in part.trainable_variables}
         randomize(self.model, 1)
         randomize(self.head, 2)
         settings = {**CONFIG.to_dict(), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        config = referee.transformers.ElectraConfig(
+        config = library.transformers.ElectraConfig(
             **settings, embedding_size=embedding_size, layer_norm_eps=1e-12, attn_implementation="eager", pad_token_id=0
         )
-        self.other = getattr(referee.transformers, class_name)(config).eval()
+        self.other = getattr(library.transformers, class_name)(config).eval()
         self.copy_weights()
 
     def copy_weights(self) -> None:
@@ -136,8 +127,8 @@ def generator_head(model: BertModel) -> GeneratorPredictions:
 
 @pytest.mark.parametrize("embedding_size", [16, 32])
 @pytest.mark.parametrize("class_name, make_head", [("ElectraForPreTraining", discriminator_head), ("ElectraForMaskedLM", generator_head)])
-def test_states_logits_and_gradients_of_every_weight_agree_with_transformers(referee, class_name, make_head, embedding_size):
-    twins = Twins(referee, class_name, embedding_size, make_head)
+def test_states_logits_and_gradients_of_every_weight_agree_with_transformers(library, class_name, make_head, embedding_size):
+    twins = Twins(library, class_name, embedding_size, make_head)
     assert any("embeddings_project" in name for name in twins.variables) == (embedding_size != 32)
     generator = np.random.default_rng(3)
     width = [CONFIG.vocab_size] if class_name == "ElectraForMaskedLM" else []
@@ -152,16 +143,16 @@ def test_states_logits_and_gradients_of_every_weight_agree_with_transformers(ref
         np.testing.assert_allclose(ours[name] / scale, theirs[name] / scale, rtol=0, atol=GRADIENT_TOLERANCE, err_msg=name)
 
 
-def test_the_encoder_alone_agrees_with_electra_model(referee, model):
+def test_the_encoder_alone_agrees_with_electra_model(library, model):
     settings = {**CONFIG.to_dict(), "embedding_size": 16, "layer_norm_eps": 1e-12, "attn_implementation": "eager"}
-    other = referee.transformers.ElectraModel(referee.transformers.ElectraConfig(**settings)).eval()
+    other = library.transformers.ElectraModel(library.transformers.ElectraConfig(**settings)).eval()
     parameters = dict(other.named_parameters())
-    with referee.torch.no_grad():
+    with library.torch.no_grad():
         for variable in model.trainable_variables:
             name = variable_name(variable)
-            value = referee.torch.tensor(torch_layout(name, variable.numpy()))
+            value = library.torch.tensor(torch_layout(name, variable.numpy()))
             parameters[torch_name(name).removeprefix("electra.")].copy_(value)
-    ids, mask, types_ = (referee.torch.tensor(value.astype(np.int64)) for value in batch())
+    ids, mask, types_ = (library.torch.tensor(value.astype(np.int64)) for value in batch())
     expected = other(input_ids=ids, attention_mask=mask, token_type_ids=types_).last_hidden_state.detach().numpy()
     output = model(*batch())
     np.testing.assert_allclose(output.get_sequence_output(), expected, **FORWARD)

@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import sys
-import types
 import unicodedata
 
 import numpy as np
@@ -30,15 +29,6 @@ SHAPES = {
 COMMON = {"vocab_size": 40, "max_position_embeddings": 12, "num_labels": 3}
 LABELS = COMMON["num_labels"]
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def library() -> types.SimpleNamespace:
-    """torch and transformers, which are installed with the parity extra only."""
-    torch = pytest.importorskip("torch", reason="the referee torch is not installed (parity extra)")
-    transformers = pytest.importorskip("transformers", reason="the referee transformers is not installed (parity extra)")
-    torch.set_num_threads(1)
-    return types.SimpleNamespace(torch=torch, transformers=transformers)
 
 
 def build(library, kind, head, **settings):
