@@ -25,7 +25,10 @@ from pretrain.vocab_builder import VocabConfig
 from server.server_config import ServerConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+TEXTS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "README_KO.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 CONFIG_OF = {
     "preprocess.py": PreprocessConfig,
     "build_vocab.py": VocabConfig,
@@ -69,7 +72,7 @@ def test_scripts_and_flags_of_commands_exist(name):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_relative_links_lead_to_files_and_headings(name):
-    folder = ROOT if name == "README.md" else ROOT / "docs"
+    folder = ROOT if name.startswith("README") else ROOT / "docs"
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", TEXTS[name]):
         path, _, heading = target.partition("#")
         assert not path or (folder / path).exists(), target
@@ -172,3 +175,27 @@ def test_all_descriptions_of_tasks_are_valid_and_every_key_is_explained(tmp_path
         "path"
     }
     assert all(f"`{metric}`" in text for metrics in custom_task.METRICS.values() for metric in metrics)
+
+
+# --- the README in Korean ------------------------------------------------------------------------------------------------------------
+
+
+def _shape(text):
+    """What a translation has to share: levels of headings, code without comments, cells of tables, links, flags and file names."""
+    code = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {
+        "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
+        "code": [(kind, re.sub(r" *#.*$", "", block, flags=re.MULTILINE)) for kind, block in code if kind],
+        "tables": [line.count("|") for line in prose.splitlines() if line.startswith("|")],
+        "items": len(re.findall(r"^- ", prose, re.MULTILINE)),
+        "links": sorted(link for link in re.findall(r"\]\(([^)]*)\)", prose) if not link.startswith("README")),
+        "names": sorted(name for name in re.findall(r"`([^`]*)`", prose)),
+    }
+
+
+def test_the_readme_in_korean_keeps_step():
+    english, korean = _shape(TEXTS["README.md"]), _shape(TEXTS["README_KO.md"])
+    for name in english:
+        assert korean[name] == english[name], name
+    assert len(re.findall("[가-힣]", TEXTS["README_KO.md"])) > 2500, "it is not translated"
