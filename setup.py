@@ -52,6 +52,7 @@ EXTRAS = {
         "ruff>=0.6,<0.18",
         "mypy>=1.11,<3",
         "httpx>=0.27,<1",  # what starlette's test client asks with
+        "aiohttp>=3.10,<4",  # the clients of benchmarks/serving.py
         # No wheels for Python 3.10 at the newer TensorFlows; what tests it skips there.
         'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
     ],

@@ -17,9 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from typing import Any
 
-import httpx
+import aiohttp
 from absl import flags
 
 from model import command
@@ -42,9 +43,9 @@ def start_server(models: str) -> tuple[subprocess.Popen[bytes], str]:
         if process.poll() is not None:
             raise UserError(f"serve.py ended with {process.returncode}: are the folders SavedModels? (--models)")
         try:
-            httpx.get(f"{address}/health")
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
             return process, address
-        except httpx.HTTPError:
+        except OSError:
             continue
     process.kill()
     raise UserError("serve.py did not answer within two minutes (--models)")
@@ -56,18 +57,20 @@ async def load(address: str, name: str, texts: list[str], clients: int, seconds:
     statuses: collections.Counter[str] = collections.Counter()
     source, end = itertools.cycle(texts), time.monotonic() + seconds
 
-    async def ask(client: httpx.AsyncClient) -> None:
+    async def ask(client: aiohttp.ClientSession) -> None:
         while time.monotonic() < end:
             begin = time.monotonic()
             try:
-                response = await client.post(f"{address}/v1/models/{name}:predict", json={"inputs": {"texts": [next(source)]}})
-                statuses[f"{response.status_code}"] += 1
+                body = {"inputs": {"texts": [next(source)]}}
+                async with client.post(f"{address}/v1/models/{name}:predict", json=body) as response:
+                    await response.read()
+                statuses[f"{response.status}"] += 1
                 latencies.append(time.monotonic() - begin)
-            except httpx.HTTPError as error:
+            except (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError) as error:
                 statuses[type(error).__name__] += 1
 
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(timeout=60.0, limits=limits) as client:
+    connector = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as client:
         begin = time.monotonic()
         await asyncio.gather(*(ask(client) for _ in range(clients)))
         elapsed = time.monotonic() - begin

@@ -529,7 +529,7 @@ def test_damage_met_in_the_middle_of_a_run_is_named_and_the_last_checkpoint_left
 
 # --- slow: killed at any moment ----------------------------------------------------------------------------------------------------------
 
-STEPS = 40
+STEPS = 60
 
 
 def large_flags(home, folder):
@@ -575,7 +575,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits_as_one_never_interru
             if kill % 2:
                 assert wait_for(process, lambda: is_saving(killed))
             else:
-                time.sleep(draws.random() * 0.3)
+                time.sleep(draws.random() * 0.15)
             process.kill()
         assert process.returncode == -signal.SIGKILL
         kills_while_saving += is_saving(killed)

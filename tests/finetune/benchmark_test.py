@@ -162,7 +162,7 @@ def test_a_benchmark_that_is_stopped_and_goes_on_gives_the_same_table(home, valu
 
 
 @pytest.mark.slow
-def test_the_table_shows_the_seeds_that_were_asked_for_whatever_else_was_finished(home, tiny):
+def test_the_table_shows_the_seeds_that_were_asked_for_whatever_else_was_finished(home, tiny, several):
     values = tiny | {"task_names": ["nsmc", "korsts"], "multi_task": False, "num_train_epochs": 0.2}
     for seed, do_eval in ((99, False), (7, True)):
         alone = values | {"task_names": ["nsmc"], "seed": seed, "do_eval": do_eval}

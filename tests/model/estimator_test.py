@@ -355,7 +355,7 @@ def test_a_terminated_process_exits_with_143_and_one_line(tmp_path, start_tiny):
 def test_a_loss_that_is_not_finite_stops_with_step_quantity_and_advice_and_saves_nothing(tmp_path, tiny, log_steps):
     estimator = tiny.toy_estimator(tmp_path, save_checkpoints_steps=3, log_steps=log_steps)
     recorder = tiny.Recorder()
-    with pytest.raises(DataError, match="error is nan at step 5: .*--learning_rate.*--num_warmup_steps") as error:
+    with pytest.raises(DataError, match="error is nan at step 5: .*--learning_rate.*warm up for longer") as error:
         estimator.train(tiny.toy_inputs(bad_batch=4), 20, [recorder])
     assert error.value.exit_code == 1
     assert checkpoint.latest(str(tmp_path)).endswith("model.ckpt-3")
