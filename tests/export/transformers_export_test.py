@@ -238,9 +238,10 @@ def test_ids_of_every_line_of_the_task_files(shared_data, tmp_path, kind):
     """Whole lines of all files, headers and tabs included."""
     paths = sorted(path for path in shared_data.rglob("*.t*") if path.suffix in (".tsv", ".txt") and "corpus" not in path.parts)
     lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n")]
+    assert len(lines) > 200_000
+    lines = lines if kind == "wordpiece" else lines[::8]  # all of them take minutes
     ours = FullTokenizer(learned_vocabulary(tmp_path, lines), tokenizer_type=kind)
     transformers_export.write_tokenizer(ours, str(tmp_path / "out"), export_shape(tmp_path))
-    assert len(lines) > 200_000
     if kind == "wordpiece":
         theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
         wrong = [line for line in lines if theirs.encode(line, add_special_tokens=False).ids != ours.encode(line)]

@@ -186,7 +186,7 @@ def test_the_encoder_comes_from_the_folder_and_the_head_starts_anew(build, make_
     weights["classifier.out_proj.bias"] = np.ones(2, np.float32)
     safetensors.numpy.save_file(weights, folder / "model.safetensors")
     model = bert_from(build, folder, classifier_head="two_layer")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         model.load_encoder(str(folder))
     variables = {variable_name(variable): variable.numpy() for variable in model.encoder.trainable_variables}
     assert len(variables) == len(weights) - 1

@@ -147,7 +147,7 @@ def test_klue_characters_become_words(tmp_path, caplog):
     second = characters("박씨(32)", "B-PS", "O", "O", "B-QT", "I-QT", "O")
     comments = "## 컬럼명 : CHAR\tNE_TAG\n## klue-ner-v1_dev_00000-nsmc\t<두 사람:QT>은\n"
     task = make_klue(tmp_path, comments + first + "\n## klue-ner-v1_dev_00001\t...\n" + second + "\t\n")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         assert task.get_examples("test") == [
             TaggedExample(3, "두 사람은 #3번", tags=("QT-B", "QT-I", "QT-B")),
             TaggedExample(14, "박씨(32)", tags=("PS-B",)),
