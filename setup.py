@@ -71,6 +71,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["model", "pretrain", "finetune", "finetune.*", "export", "server"]),
+    package_data={"server": ["page/*"]},
     py_modules=sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "setup"),
     install_requires=REQUIRED,
     extras_require=EXTRAS,

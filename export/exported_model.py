@@ -68,11 +68,28 @@ class ExportedModel(tf.Module):
         """What the numbers of a fine-tuned model's outputs stand for; [] where they stand for themselves."""
         return list(getattr(self.task, "labels", None) or getattr(self.task, "tags", None) or ())
 
-    def write_companions(self, folder: str) -> str:
-        """What belongs beside weights: the vocabulary, whose file is returned, and labels.json where outputs are labels."""
+    def write_companions(self, folder: str, with_config: bool = False) -> None:
+        """What belongs beside weights: the vocabulary, labels.json where outputs are labels, and config.json, if it is to be ours."""
+        vocab_file = copy_vocabulary(self.tokenizer, folder)
         if self.labels:
             write_json(os.path.join(folder, "labels.json"), self.labels)
-        return copy_vocabulary(self.tokenizer, folder)
+        if with_config:
+            write_json(os.path.join(folder, "config.json"), self._record(vocab_file))
+
+    def _record(self, vocab_file: str) -> dict[str, Any]:
+        """What starting_point.py and prediction.py need to know, and what of the model lies there."""
+        assert self.start.prefix is not None
+        splitter = self.tokenizer.splitter
+        settings = (splitter.do_lower_case, self.tokenizer.tokenizer_type, splitter.analyzer.name, splitter.strip_accents)
+        tokenizer = FullTokenizer(vocab_file, *settings).provenance()  # of the vocabulary as it lies there now
+        own = {"tokenizer": tokenizer, "vocab_file": os.path.basename(vocab_file), "part": self.part}
+        if self.task is not None:
+            return _read_record(self.start.prefix) | own | {"task": self.task.name}
+        width = self.start.embedding_size or self.start.bert_config.hidden_size
+        shapes = {"bert_config": self.start.bert_config.to_dict(), "embedding_size": width}
+        if self.part == "generator" and self.config != self.start.bert_config:
+            shapes["generator_config"] = self.config.to_dict()
+        return shapes | own
 
     @property
     def num_parameters(self) -> int:

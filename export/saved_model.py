@@ -50,7 +50,7 @@ def runner(signature: Callable[..., Outputs]) -> graph_check.Run:
 
 
 def write(model: ExportedModel, folder: str) -> None:
-    """Writes the SavedModel into `folder`, which exists, vocabulary and labels in its assets.extra."""
+    """Writes the SavedModel into `folder`, which exists, vocabulary, labels and config.json in its assets.extra."""
     served = ServedModel(model)
     with plain_operations():
         signatures = {
@@ -71,4 +71,4 @@ def write(model: ExportedModel, folder: str) -> None:
         graph_check.check(served, name, runner(signatures[name]), "the SavedModel")
     extra = os.path.join(folder, "assets.extra")
     os.makedirs(extra)
-    model.write_companions(extra)
+    model.write_companions(extra, with_config=True)

@@ -6,15 +6,13 @@ A folder of the transformers library becomes one too: its tensors keep every bit
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from export.exported_model import ExportedModel
 from model import checkpoint
-from model.command import UserError, read_json, write_json
-from model.tokenization import FullTokenizer
+from model.command import UserError
 
 _SLOTS = ("adam_m", "adam_v")  # Adam's moments, as google-research/electra calls them, and ours
 
@@ -36,8 +34,7 @@ def write(model: ExportedModel, folder: str, everything: bool = False, with_opti
         values = checkpoint.read(prefix, _names(model, prefix, everything, with_optimizer))
         step = int(found[1]) if (found := re.search(r"-(\d+)$", prefix)) else 0
     save(os.path.join(folder, f"{checkpoint.PREFIX}-{step}"), values)
-    vocab_file = model.write_companions(folder)
-    write_json(os.path.join(folder, "config.json"), {**_record(model, vocab_file), "vocab_file": os.path.basename(vocab_file)})
+    model.write_companions(folder, with_config=True)
 
 
 def _names(model: ExportedModel, prefix: str, everything: bool, with_optimizer: bool) -> list[str]:
@@ -58,18 +55,3 @@ def save(prefix: str, values: Mapping[str, np.ndarray]) -> None:
     names = sorted(values)
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=[values[name] for name in names])
     tf.compat.v1.train.update_checkpoint_state(os.path.dirname(prefix), os.path.basename(prefix))
-
-
-def _record(model: ExportedModel, vocab_file: str) -> dict[str, Any]:
-    """What starting_point.py, and for a fine-tuned model prediction.py, need to know of a checkpoint."""
-    assert model.start.prefix is not None
-    made, splitter = model.tokenizer, model.tokenizer.splitter
-    settings = (splitter.do_lower_case, made.tokenizer_type, splitter.analyzer.name, splitter.strip_accents)
-    record = {"tokenizer": FullTokenizer(vocab_file, *settings).provenance()}  # of the vocabulary as it lies there now
-    if model.settings is not None:
-        return read_json(os.path.join(os.path.dirname(model.start.prefix), "config.json"), "checkpoint") | record
-    width = model.start.embedding_size or model.start.bert_config.hidden_size
-    shapes = {"bert_config": model.start.bert_config.to_dict(), "embedding_size": width}
-    if model.part == "generator" and model.config != model.start.bert_config:
-        shapes["generator_config"] = model.config.to_dict()
-    return {**shapes, **record}

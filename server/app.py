@@ -5,6 +5,7 @@
     GET  /v1/models/NAME/metadata       the signatures
     GET  /v1/models                     the names
     GET  /health, /metrics
+    GET  /                              the demo page (server/demo.py)
 
 Whatever a client sends, the answer is JSON with one sentence under "error" and a status that says whose fault it is, and the server stays
 up: 400, 401, 404, 405 and 413 are the client's; 429 (too much is waiting) and 503 (too late) mean "later".
@@ -13,10 +14,11 @@ up: 400, 401, 404, 405 and 413 are the client's; 429 (too much is waiting) and 5
 import asyncio
 import contextlib
 import hmac
+import importlib.resources
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import prometheus_client
 import uvicorn
@@ -27,7 +29,9 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from model.command import UserError
 from server.batching import Batcher, Overloaded
+from server.demo import Demo
 from server.loaded_model import BadRequest, Limits, LoadedModel, answer
 from server.server_config import ServerConfig, parse_models
 
@@ -57,7 +61,11 @@ class Server:
         limits = Limits(config.max_rows, config.max_characters)
         self.models = {name: LoadedModel(name, path, limits) for name, path in parse_models(config.models).items()}
         self._batchers = {name: self._make_batcher(model) for name, model in self.models.items()}
+        self.demo = Demo(self.models, lambda name, request: self._batchers[name].submit(request))
         routes = [
+            *(Route(f"/{name}" if name != PAGE else "/", _file(name)) for name in _TYPES),
+            Route("/demo/models", self.demo_models),
+            Route("/demo/{question:str}", self.ask_demo, methods=["POST"]),
             Route("/health", self.health),
             Route("/metrics", self.show_metrics),
             Route("/v1/models", self.list_models),
@@ -84,11 +92,12 @@ class Server:
             batcher.close()
 
     def _guard(self, route: Route) -> Route:
-        """`route` for those who have the key; /health is for everybody."""
+        """`route` for those who have the key; /health and the page, which holds nothing of the models, are for everybody."""
+        is_public = route.path in ("/health", "/", *(f"/{name}" for name in _TYPES))
 
         async def guarded(request: HTTPRequest) -> Response:
             given = request.headers.get("x-api-key", "") or request.headers.get("authorization", "").removeprefix("Bearer ")
-            if self._api_key and route.path != "/health" and not hmac.compare_digest(given.encode("latin-1"), self._api_key):
+            if self._api_key and not is_public and not hmac.compare_digest(given.encode("latin-1"), self._api_key):
                 raise HTTPException(
                     401, "a valid key is needed: X-API-Key: KEY, or Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
                 )
@@ -116,17 +125,38 @@ class Server:
             self.metrics.seconds.labels(model.name).observe(time.monotonic() - begin)
 
     async def _predict(self, request: HTTPRequest, model: LoadedModel) -> Response:
-        body = await self._read(request)
+        with self._explained():
+            parsed = model.parse(json.loads((await self._read(request)).decode("utf-8")))
+            return JSONResponse(answer(parsed, await self._batchers[model.name].submit(parsed)))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What is wrong with a request, or with the moment, as HTTP says it."""
         try:
-            parsed = model.parse(json.loads(body.decode("utf-8")))
-            outputs = await self._batchers[model.name].submit(parsed)
+            yield
         except (ValueError, RecursionError) as error:
-            sentence = f"{error}" if isinstance(error, BadRequest) else f"the body is not JSON in UTF-8: {error}"
+            is_ours = isinstance(error, BadRequest | UserError)
+            sentence = f"{error}".partition(" (--")[0] if is_ours else f"the body is not JSON in UTF-8: {error}"
             raise HTTPException(400, sentence[:500]) from error
         except Overloaded as error:
-            waiting = f"{self._config.max_waiting_rows} rows are waiting for model {model.name} already"
-            raise HTTPException(429, waiting, {"Retry-After": "1"}) from error
-        return JSONResponse(answer(parsed, outputs))
+            raise HTTPException(429, f"{self._config.max_waiting_rows} rows are waiting already", {"Retry-After": "1"}) from error
+
+    async def demo_models(self, request: HTTPRequest) -> Response:
+        return JSONResponse(self.demo.describe())
+
+    async def ask_demo(self, request: HTTPRequest) -> Response:
+        """What the page asks: /demo/analyze and /demo/suggest."""
+        question = {"analyze": self.demo.analyze, "suggest": self.demo.suggest}.get(request.path_params["question"])
+        if question is None:
+            raise HTTPException(404, "the page asks /demo/analyze and /demo/suggest only")
+        with self._explained():
+            body = json.loads((await self._read(request)).decode("utf-8"))
+            if not isinstance(body, dict):
+                raise BadRequest("the body must be a JSON object")
+            try:
+                return JSONResponse(await asyncio.wait_for(question(body), self._config.timeout_s))
+            except (TimeoutError, asyncio.TimeoutError) as error:
+                raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
 
     async def _read(self, request: HTTPRequest) -> bytes:
         """The body; 413 as soon as it is known to be too large."""
@@ -174,6 +204,21 @@ class Server:
 
     async def show_metrics(self, request: HTTPRequest) -> Response:
         return Response(prometheus_client.generate_latest(self.metrics.registry), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+def _file(name: str) -> Callable[[HTTPRequest], Awaitable[Response]]:
+    """The endpoint of one of the page's files, which load nothing from elsewhere."""
+    content = (importlib.resources.files("server") / "page" / name).read_bytes()
+    headers = {"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'"}
+
+    async def endpoint(request: HTTPRequest) -> Response:
+        return Response(content, media_type=_TYPES[name], headers=headers)
+
+    return endpoint
+
+
+PAGE = "index.html"
+_TYPES = {PAGE: "text/html; charset=utf-8", "demo.js": "text/javascript; charset=utf-8", "demo.css": "text/css; charset=utf-8"}
 
 
 async def _explain(request: HTTPRequest, error: Exception) -> Response:

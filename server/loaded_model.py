@@ -59,21 +59,26 @@ class LoadedModel:
 
     def __init__(self, name: str, path: str, limits: Limits):
         self.name, self._limits = name, limits
-        self.version, folder = _newest(path)
+        self.version, self.folder = _newest(path)
         try:
             import tensorflow_text  # noqa: F401  the operations of tokenizers
         except ImportError:
             pass  # a model without text does without
         try:
-            self._model = tf.saved_model.load(folder)  # kept: its variables live as long as it does
+            self._model = tf.saved_model.load(self.folder)  # kept: its variables live as long as it does
         except (tf.errors.OpError, OSError, ValueError) as error:
             hint = ": `pip install '.[serve]'` brings tensorflow-text" if "not registered" in f"{error}" else ""
-            raise DataError(f"{folder} cannot be loaded: {f'{error}'.splitlines()[0][:200]}{hint} (--models)") from error
+            raise DataError(f"{self.folder} cannot be loaded: {f'{error}'.splitlines()[0][:200]}{hint} (--models)") from error
         self.signatures = dict(self._model.signatures)
 
     def inputs(self, signature: str) -> dict[str, tf.TensorSpec]:
         """Name -> type and shape of each input, in the order of the names."""
         return dict(sorted(self.signatures[signature].structured_input_signature[1].items()))
+
+    @property
+    def main_signature(self) -> str:
+        """The function of ids that the model is for."""
+        return next((name for name in ("discriminate", "fill_mask", "classify", "tag") if name in self.signatures), DEFAULT_SIGNATURE)
 
     def per_piece(self, signature: str) -> list[str]:
         """The outputs that have a value for each piece, [B, L, ...]."""
@@ -105,7 +110,7 @@ class LoadedModel:
             got = f"{len(values)}" if isinstance(values, list) else _kind(values)
             raise BadRequest(f"{name} must be a list of 1 to {limits.max_rows} rows, got {got}")
         if spec.dtype == tf.string:
-            return np.array([self._text(name, value) for value in values], object)
+            return np.array([self._text(name, value).encode("utf-8") for value in values], object)
         lengths = {len(row) if isinstance(row, list) else -1 for row in values}
         if len(lengths) > 1 or not 1 <= min(lengths) <= limits.max_pieces:
             raise BadRequest(f"{name} must be rows of 1 to {limits.max_pieces} whole numbers, all of one length")
@@ -113,15 +118,18 @@ class LoadedModel:
             raise BadRequest(f"{name} must hold whole numbers from 0 to 2147483647")
         return np.array(values, np.int32)
 
-    def _text(self, name: str, value: Any) -> bytes:
+    def _text(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise BadRequest(f"{name} must hold texts, got {_kind(value)}")
-        if len(value) > self._limits.max_characters:
-            raise BadRequest(f"{name} holds a text of {len(value):,} characters, at most {self._limits.max_characters:,} are allowed")
-        try:
-            return value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise BadRequest(f"{name} holds half of a surrogate pair, which is no character") from error
+        return self.check_text(name, value)
+
+    def check_text(self, name: str, text: str) -> str:
+        """Returns `text`; BadRequest for one that is too long or holds what is no character."""
+        if len(text) > self._limits.max_characters:
+            raise BadRequest(f"{name} holds a text of {len(text):,} characters, at most {self._limits.max_characters:,} are allowed")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadRequest(f"{name} holds half of a surrogate pair, which is no character")
+        return text
 
     def run(self, signature: str, columns: Mapping[str, np.ndarray]) -> Columns:
         """The outputs by name. Raises BadRequest for ids that the model does not have, and for rows that are too long for it."""

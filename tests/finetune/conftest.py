@@ -114,6 +114,10 @@ def twin(home, monkeypatch) -> None:
 
 @pytest.fixture
 def several(home) -> list[str]:
+    return write_several(home)
+
+
+def write_several(home: pathlib.Path) -> list[str]:
     """Files of two more of the benchmark's tasks, the answers of which a word gives away; returns their names."""
     generator, files = random.Random(5), home / "finetuning_data"
     (files / "korsts").mkdir()
