@@ -19,6 +19,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import prometheus_client
 import uvicorn
@@ -149,14 +150,17 @@ class Server:
         question = {"analyze": self.demo.analyze, "suggest": self.demo.suggest}.get(request.path_params["question"])
         if question is None:
             raise HTTPException(404, "the page asks /demo/analyze and /demo/suggest only")
+        try:
+            return await asyncio.wait_for(self._ask_demo(request, question), self._config.timeout_s)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
+
+    async def _ask_demo(self, request: HTTPRequest, question: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Response:
         with self._explained():
             body = json.loads((await self._read(request)).decode("utf-8"))
             if not isinstance(body, dict):
                 raise BadRequest("the body must be a JSON object")
-            try:
-                return JSONResponse(await asyncio.wait_for(question(body), self._config.timeout_s))
-            except (TimeoutError, asyncio.TimeoutError) as error:
-                raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
+            return JSONResponse(await question(body))
 
     async def _read(self, request: HTTPRequest) -> bytes:
         """The body; 413 as soon as it is known to be too large."""

@@ -26,6 +26,7 @@ const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
 let language = (navigator.language || "ko").startsWith("ko") ? "ko" : "en";
 let models = { models: [], has_pairs: false };
+let shown = { text: "", pair: null }; // what the results on the page are about, whatever was typed since
 let swaps = {};
 let asked = 0; // answers to older questions are dropped
 
@@ -55,8 +56,7 @@ async function look() {
   element("message").textContent = WORDS[language].working;
   try {
     if (!models.models.length) await learn();
-    const pair = element("pair").value.trim() || null;
-    const found = await ask("/demo/analyze", { text: element("text").value, pair, swaps });
+    const found = await ask("/demo/analyze", { ...shown, swaps });
     if (mine !== asked) return;
     element("message").textContent = "";
     show(found);
@@ -94,7 +94,9 @@ function pieceButton(piece, place) {
 
 async function suggest(place) {
   try {
-    const found = await ask("/demo/suggest", { text: element("text").value, place });
+    const mine = asked;
+    const found = await ask("/demo/suggest", { text: shown.text, place });
+    if (mine !== asked) return;
     const buttons = found.suggestions.map((suggestion) => swapButton(`${suggestion.piece} ${percent(suggestion.probability)}`, place, suggestion.id));
     if (place in swaps) buttons.push(swapButton(WORDS[language].original, place, null));
     element("suggestions").replaceChildren(...buttons);
@@ -122,7 +124,7 @@ function taskBox(answer) {
   if (answer.probabilities) {
     for (const [label, value] of Object.entries(answer.probabilities)) box.append(bar(label, value, 1, percent(value)));
   } else if (answer.entities) {
-    box.append(entities(element("text").value, answer.entities));
+    box.append(entities(shown.text, answer.entities));
   } else {
     box.append(make("p", `${WORDS[language].score} ${answer.score.toFixed(2)}`));
   }
@@ -163,6 +165,7 @@ async function learn() {
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
+  shown = { text: element("text").value, pair: element("pair").value.trim() || null };
   swaps = {};
   look();
 });
