@@ -24,7 +24,7 @@ import aiohttp
 from absl import flags
 
 from model import command
-from model.command import UserError, write_json
+from model.command import DataError, UserError, write_json
 from server.server_config import parse_models
 
 CLIENTS = (1, 8, 64)
@@ -65,7 +65,8 @@ async def load(address: str, name: str, texts: list[str], clients: int, seconds:
                 async with client.post(f"{address}/v1/models/{name}:predict", json=body) as response:
                     await response.read()
                 statuses[f"{response.status}"] += 1
-                latencies.append(time.monotonic() - begin)
+                if response.status == 200:
+                    latencies.append(time.monotonic() - begin)
             except (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError) as error:
                 statuses[type(error).__name__] += 1
 
@@ -103,6 +104,8 @@ def main() -> None:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
+    if any(row["faults"] for row in rows):
+        raise DataError("some requests got another answer than 200, 429 or 503, or none within a minute: see above")
     write_json(os.path.join(folder, "serving.json"), {"model": name, "seconds": flags.FLAGS.seconds, "loads": rows})
 
 

@@ -17,6 +17,7 @@ import hmac
 import importlib.resources
 import json
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ import uvicorn
 from absl import logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -72,6 +74,8 @@ class Server:
             Route("/v1/models", self.list_models),
             Route("/v1/models/{name}:predict", self.predict, methods=["POST"]),
             Route("/v1/models/{name}/versions/{version}:predict", self.predict, methods=["POST"]),
+            Route("/v1/models/{name}/versions/{version}/metadata", self.metadata),
+            Route("/v1/models/{name}/versions/{version}", self.status),
             Route("/v1/models/{name}/metadata", self.metadata),
             Route("/v1/models/{name}", self.status),
         ]
@@ -126,19 +130,25 @@ class Server:
             self.metrics.seconds.labels(model.name).observe(time.monotonic() - begin)
 
     async def _predict(self, request: HTTPRequest, model: LoadedModel) -> Response:
+        batcher = self._batchers[model.name]
         with self._explained():
-            parsed = model.parse(json.loads((await self._read(request)).decode("utf-8")))
-            return JSONResponse(answer(parsed, await self._batchers[model.name].submit(parsed)))
+            if batcher.is_full:
+                raise Overloaded
+            parsed = model.parse(_json(await self._read(request)))
+            outputs = await batcher.submit(parsed)
+        # Large answers take long to write: elsewhere, so that others are served meanwhile.
+        content = await asyncio.to_thread(lambda: json.dumps(answer(parsed, outputs), ensure_ascii=False, allow_nan=False).encode("utf-8"))
+        return Response(content, media_type="application/json")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """What is wrong with a request, or with the moment, as HTTP says it."""
         try:
             yield
-        except (ValueError, RecursionError) as error:
-            is_ours = isinstance(error, BadRequest | UserError)
-            sentence = f"{error}".partition(" (--")[0] if is_ours else f"the body is not JSON in UTF-8: {error}"
-            raise HTTPException(400, sentence[:500]) from error
+        except (BadRequest, UserError) as error:
+            raise HTTPException(400, f"{error}".partition(" (--")[0][:500]) from error
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the client went away") from error
         except Overloaded as error:
             raise HTTPException(429, f"{self._config.max_waiting_rows} rows are waiting already", {"Retry-After": "1"}) from error
 
@@ -157,7 +167,7 @@ class Server:
 
     async def _ask_demo(self, request: HTTPRequest, question: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Response:
         with self._explained():
-            body = json.loads((await self._read(request)).decode("utf-8"))
+            body = _json(await self._read(request))
             if not isinstance(body, dict):
                 raise BadRequest("the body must be a JSON object")
             return JSONResponse(await question(body))
@@ -214,6 +224,7 @@ def _file(name: str) -> Callable[[HTTPRequest], Awaitable[Response]]:
     """The endpoint of one of the page's files, which load nothing from elsewhere."""
     content = (importlib.resources.files("server") / "page" / name).read_bytes()
     headers = {"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'"}
+    headers["Content-Security-Policy"] += "; frame-ancestors 'none'; form-action 'self'"
 
     async def endpoint(request: HTTPRequest) -> Response:
         return Response(content, media_type=_TYPES[name], headers=headers)
@@ -223,6 +234,13 @@ def _file(name: str) -> Callable[[HTTPRequest], Awaitable[Response]]:
 
 PAGE = "index.html"
 _TYPES = {PAGE: "text/html; charset=utf-8", "demo.js": "text/javascript; charset=utf-8", "demo.css": "text/css; charset=utf-8"}
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON in UTF-8: {error}") from error
 
 
 async def _explain(request: HTTPRequest, error: Exception) -> Response:
@@ -236,18 +254,29 @@ async def _explain_fault(request: HTTPRequest, error: Exception) -> Response:
 
 
 def serve(config: ServerConfig) -> None:
-    """Serves until SIGTERM or Ctrl-C; what was accepted is answered before it ends."""
-    server = Server(config, os.environ.get(API_KEY, ""))
+    """Serves until SIGTERM or Ctrl-C; what was accepted is answered before it ends.
+
+    Raises UserError for an address that cannot be listened on and a key that HTTP cannot carry, and what Server does.
+    """
+    key = os.environ.get(API_KEY, "")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise UserError(f"the environment variable {API_KEY} must be printable ASCII without blanks around it")
+    listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        raise UserError(f"cannot listen on {config.host}:{config.port}: {error.strerror} (--host, --port)") from error
+    server = Server(config, key)
     names = ", ".join(f"{model.name} (version {model.version})" for model in server.models.values())
-    logging.info("Serving %s on http://%s:%d, %s", names, config.host, config.port, "with a key" if server._api_key else "without a key")
-    seconds = int(config.timeout_s) + 1
+    port = listener.getsockname()[1]
+    logging.info("Serving %s on http://%s:%d, %s a key", names, config.host, port, "with" if key else "without")
     options = uvicorn.Config(
         server.app,
-        config.host,
-        config.port,
         log_level="warning",
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=seconds,
         access_log=False,
+        limit_concurrency=config.max_connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(config.timeout_s) + 1,
     )
-    uvicorn.Server(options).run()
+    uvicorn.Server(options).run(sockets=[listener])

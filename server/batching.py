@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from server.loaded_model import BadRequest, Columns, LoadedModel, Request
+from server.loaded_model import BadRequest, Columns, Limits, LoadedModel, Request
 
 
 class Overloaded(Exception):
@@ -25,11 +25,15 @@ class Batcher:
     """
 
     def __init__(self, model: LoadedModel, max_rows: int, max_waiting: int, window: float, observe: Callable[[int], None]):
-        self._observe = observe
+        self._observe, self._max_values = observe, Limits().max_values
         self._model, self._max_rows, self._max_waiting, self._window = model, max_rows, max_waiting, window
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Columns]]] = collections.deque()
         self._arrival = asyncio.Event()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, f"model-{model.name}")
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting_rows >= self._max_waiting
 
     @property
     def waiting_rows(self) -> int:
@@ -49,9 +53,13 @@ class Batcher:
         while True:
             await self._arrival.wait()
             await asyncio.sleep(self._window)
-            batch = self._take()
-            if batch:
-                await self._compute(batch)
+            if batch := self._take():
+                try:
+                    await self._compute(batch)
+                except Exception as error:  # the next batch may fare better, and nobody may wait for ever
+                    for _, answer in batch:
+                        if not answer.done():
+                            answer.set_exception(RuntimeError(f"{error}"))
             if not self._waiting:
                 self._arrival.clear()
 
@@ -59,13 +67,14 @@ class Batcher:
         """The oldest request, and of those behind it all that fit into its batch."""
         taken: list[tuple[Request, asyncio.Future[Columns]]] = []
         left: collections.deque[tuple[Request, asyncio.Future[Columns]]] = collections.deque()
-        rows = 0
+        rows = values = 0
         for request, answer in self._waiting:
             if answer.done():
                 continue
-            if not taken or (request.key() == taken[0][0].key() and rows + request.rows <= self._max_rows):
+            fits = rows + request.rows <= self._max_rows and values + request.values <= self._max_values
+            if not taken or (request.key() == taken[0][0].key() and fits):
                 taken.append((request, answer))
-                rows += request.rows
+                rows, values = rows + request.rows, values + request.values
             else:
                 left.append((request, answer))
         self._waiting = left

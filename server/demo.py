@@ -4,21 +4,25 @@ It goes by what export_checkpoint.py puts into assets.extra of a SavedModel: con
 served, but not shown.
 """
 
+import asyncio
+import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from finetune.prediction import choose_task, read_config
 from finetune.task import Task
 from finetune.task_builder import get_tasks
-from model.command import read_json
+from model.command import UserError, read_json
 from model.tokenization import FullTokenizer, Piece
 from model.words import EOJEOL
 from server.loaded_model import BadRequest, Columns, LoadedModel, Request
 
+MAX_CHARACTERS = 500  # as the page has it
 SUGGESTIONS = 5  # of the generator for one token
 Submit = Callable[[str, Request], Awaitable[Columns]]  # name of a model, request -> outputs
 
@@ -35,17 +39,27 @@ class Member:
 
     @classmethod
     def find(cls, model: LoadedModel) -> "Member | None":
-        """What assets.extra says; None where it says nothing, or what this machine lacks the packages for."""
+        """What assets.extra says; None where it says nothing, or something that this machine lacks the packages for."""
         folder = os.path.join(model.folder, "assets.extra")
         if not os.path.exists(os.path.join(folder, "config.json")):
             return None
+        try:
+            return cls._read(model, folder)
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            logging.warning("%s is served but not shown on the page: %s", model.name, error)
+            return None
+
+    @classmethod
+    def _read(cls, model: LoadedModel, folder: str) -> "Member":
         record = read_json(os.path.join(folder, "config.json"), "models")
         settings = {name: record["tokenizer"][name] for name in ("tokenizer_type", "analyzer", "do_lower_case", "strip_accents")}
         tokenizer = FullTokenizer(os.path.join(folder, record["vocab_file"]), **settings)
         if record["part"] != "finetuned":
-            return cls(model.name, record["part"], tokenizer, None, record["bert_config"]["max_position_embeddings"])
+            return cls(model.name, record["part"], tokenizer, None, model.max_length)
         config = read_config(folder)
-        return cls(model.name, "finetuned", tokenizer, choose_task(get_tasks(config), record["task"]), config.max_seq_length)
+        if config.task_module:  # a file of code that the model names is not run
+            raise UserError(f"task {record['task']!r} stands in a module of its own")
+        return cls(model.name, "finetuned", tokenizer, choose_task(get_tasks(config), record["task"]), model.max_length)
 
 
 class Demo:
@@ -54,42 +68,52 @@ class Demo:
     def __init__(self, models: Mapping[str, LoadedModel], submit: Submit):
         self._models, self._submit = models, submit
         self.members = [member for model in models.values() if (member := Member.find(model)) is not None]
+        # Places and ids of pieces are those of one vocabulary.
+        self._reader = next((member for part in ("discriminator", "generator") for member in self.members if member.part == part), None)
+        if self._reader is None and self.members:
+            self._reader = self.members[0]
+        self._discriminator, self._generator = self._of_same_vocabulary("discriminator"), self._of_same_vocabulary("generator")
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "demo")  # tokenizers and their memories are for one thread at a time
+
+    def _of_same_vocabulary(self, part: str) -> Member | None:
+        for member in self.members:
+            if member.part == part and self._reader and member.tokenizer.provenance() == self._reader.tokenizer.provenance():
+                return member
+        return None
 
     def describe(self) -> dict[str, Any]:
         """The models that can be shown, and whether one of them wants two texts."""
         tasks = [member.task for member in self.members if member.task is not None]
         shown = [{"name": member.name, "part": member.part, "task": member.task.name if member.task else None} for member in self.members]
-        return {"models": shown, "has_pairs": any(len(task.text_columns) == 2 for task in tasks)}
+        has_pairs = any(len(task.text_columns) == 2 for task in tasks)
+        return {"models": shown, "has_pairs": has_pairs, "has_generator": self._generator is not None}
 
     async def analyze(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """{"text": ..., "pair": null or text, "swaps": {"3": id}} -> words, pieces with probabilities, answers of the tasks.
 
-        swaps: place of a piece -> id that stands there instead, for the discriminator alone.
+        swaps: place of a piece -> id that stands there instead, for the discriminator alone. "cut": pieces that the model does not take.
         """
-        text, pair = self._text(body, "text"), body.get("pair")
-        reader = self._first("discriminator") or self._first("generator") or (self.members[0] if self.members else None)
-        if reader is None:
-            raise BadRequest("none of the models was exported with what the page needs: export them anew")
-        pieces = reader.tokenizer.tokenize_with_offsets(text)[: reader.max_length - 2]
-        ids = self._swapped(reader, pieces, body.get("swaps") or {})
+        text = self._text(body, "text")
+        pair = None if body.get("pair") is None else self._text(body, "pair")
+        reader, pieces, ids, num_cut = await self._in_thread(self._prepare, text, body.get("swaps"))
         shown = [self._piece(reader, piece, row) for piece, row in zip(pieces, ids, strict=True)]
-        if discriminator := self._first("discriminator"):
-            found = await self._run(discriminator, [reader.tokenizer.cls_id, *ids, reader.tokenizer.sep_id])
+        if self._discriminator is not None:
+            found = await self._run(self._discriminator, [reader.tokenizer.cls_id, *ids, reader.tokenizer.sep_id])
             for piece, probability in zip(shown, found["probabilities"][0, 1:-1].tolist(), strict=True):
                 piece["replaced"] = probability
         answers = [answer for member in self.members if member.task and (answer := await self._answer(member, text, pair))]
-        return {"words": _words(reader.tokenizer, text), "pieces": shown, "tasks": answers}
+        words = await self._in_thread(_words, reader.tokenizer, text)
+        return {"words": words, "pieces": shown, "tasks": answers, "cut": num_cut}
 
     async def suggest(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """{"text": ..., "place": 3} -> what the generator would put in place of that piece, the likeliest first."""
-        text, place, generator = self._text(body, "text"), body.get("place"), self._first("generator")
+        """{"text": ..., "place": 3, "swaps": {}} -> what the generator would put in place of that piece, the likeliest first."""
+        text, place, generator = self._text(body, "text"), body.get("place"), self._generator
         if generator is None:
-            raise BadRequest("no generator is served: export one with --part=generator")
-        pieces = generator.tokenizer.tokenize_with_offsets(text)[: generator.max_length - 2]
+            raise BadRequest("no generator of the same vocabulary is served: export one with --part=generator")
+        _, pieces, ids, _ = await self._in_thread(self._prepare, text, body.get("swaps"))
         if type(place) is not int or not 0 <= place < len(pieces):
-            raise BadRequest(f"place must be a whole number from 0 to {len(pieces) - 1}, got {place!r:.40}")
+            raise BadRequest(f"place must be that of one of the {len(pieces)} pieces, counting from 0, got {place!r:.40}")
         tokenizer = generator.tokenizer
-        ids = tokenizer.convert_tokens_to_ids([piece.text for piece in pieces])
         ids[place] = tokenizer.mask_id
         logits = (await self._run(generator, [tokenizer.cls_id, *ids, tokenizer.sep_id]))["logits"][0, place + 1].astype(np.float64)
         probabilities = np.exp(logits - logits.max())
@@ -97,22 +121,30 @@ class Demo:
         best = [int(row) for row in np.argsort(-probabilities, kind="stable")[:SUGGESTIONS]]
         return {"suggestions": [{"id": row, "piece": tokenizer.inv_vocab[row], "probability": float(probabilities[row])} for row in best]}
 
-    def _first(self, part: str) -> Member | None:
-        return next((member for member in self.members if member.part == part), None)
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _text(self, body: Mapping[str, Any], name: str) -> str:
-        text = body.get(name) if isinstance(body, Mapping) else None
+        text = body.get(name)
         if not isinstance(text, str) or not text.strip():
             raise BadRequest(f"{name} must be a text that is not empty")
-        return self._models[next(iter(self._models))].check_text(name, text)
+        if len(text) > MAX_CHARACTERS:
+            raise BadRequest(f"{name} holds {len(text):,} characters, at most {MAX_CHARACTERS} are allowed")
+        return next(iter(self._models.values())).check_text(name, text)
 
-    def _swapped(self, reader: Member, pieces: list[Piece], swaps: Any) -> list[int]:
+    def _prepare(self, text: str, swaps: Any) -> tuple[Member, list[Piece], list[int], int]:
+        """(whose vocabulary counts, pieces that fit, their ids with `swaps`, how many pieces do not fit)."""
+        reader = self._reader
+        if reader is None:
+            raise BadRequest("none of the models was exported with what the page needs: export them anew")
+        every = reader.tokenizer.tokenize_with_offsets(text)
+        pieces = every[: reader.max_length - 2]
         ids = reader.tokenizer.convert_tokens_to_ids([piece.text for piece in pieces])
         for place, row in swaps.items() if isinstance(swaps, Mapping) else ():
             if not (place.isdecimal() and int(place) < len(ids) and type(row) is int and 0 <= row < reader.tokenizer.vocab_size):
                 raise BadRequest(f"swaps must be places of pieces and ids of the vocabulary, got {place!r:.20}: {row!r:.20}")
             ids[int(place)] = row
-        return ids
+        return reader, pieces, ids, len(every) - len(pieces)
 
     @staticmethod
     def _piece(reader: Member, piece: Piece, row: int) -> dict[str, Any]:
@@ -123,16 +155,17 @@ class Demo:
         """Outputs of the model's own function for one text."""
         features = {"input_ids": ids, "input_mask": [1] * len(ids), "segment_ids": segments or [0] * len(ids)}
         columns = {name: np.array([values], np.int32) for name, values in features.items()}
-        return await self._submit(member.name, Request(self._models[member.name].main_signature, columns, by_row=False))
+        model = self._models[member.name]
+        return await self._submit(member.name, model.make_request(model.main_signature, columns))
 
-    async def _answer(self, member: Member, text: str, pair: Any) -> dict[str, Any] | None:
+    async def _answer(self, member: Member, text: str, pair: str | None) -> dict[str, Any] | None:
         """What a fine-tuned model says; None for a model of two texts without a second one."""
         task = member.task
         assert task is not None
-        texts = (text,) if len(task.text_columns) == 1 else (text, pair)
-        if not all(isinstance(part, str) and part.strip() for part in texts):
+        if len(task.text_columns) == 2 and pair is None:
             return None
-        features = task.featurize(task.make_example(0, texts), member.tokenizer, False)[0]
+        texts = (text,) if len(task.text_columns) == 1 or pair is None else (text, pair)
+        features = (await self._in_thread(task.featurize, task.make_example(0, texts), member.tokenizer, False))[0]
         found = {name: values[0] for name, values in (await self._run(member, features["input_ids"], features["segment_ids"])).items()}
         output = {"probabilities": found.get("probabilities"), "predictions": found.get("tags", found.get("score"))}
         if "logits" in found:

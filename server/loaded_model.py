@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model.command import DataError, UserError
+from model.command import DataError, UserError, read_json
 
 DEFAULT_SIGNATURE = "serving_default"
 Columns = dict[str, np.ndarray]
@@ -30,15 +31,22 @@ class Limits:
     max_rows: int = 64
     max_characters: int = 10_000
     max_pieces: int = 4_096
+    max_values: int = 8_000_000  # numbers in an answer, and in a batch: for each piece a generator gives one for each of the vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A parsed request. `columns`: every input of the signature, the same number of rows each; `by_row`: how it was asked."""
+    """A parsed request.
+
+    columns: every input of the signature, the same number of rows each.
+    by_row: how it was asked.
+    values: how many numbers the outputs may hold.
+    """
 
     signature: str
     columns: Columns
     by_row: bool
+    values: int
 
     @property
     def rows(self) -> int:
@@ -70,6 +78,7 @@ class LoadedModel:
             hint = ": `pip install '.[serve]'` brings tensorflow-text" if "not registered" in f"{error}" else ""
             raise DataError(f"{self.folder} cannot be loaded: {f'{error}'.splitlines()[0][:200]}{hint} (--models)") from error
         self.signatures = dict(self._model.signatures)
+        self.max_length = _max_length(self.folder)
 
     def inputs(self, signature: str) -> dict[str, tf.TensorSpec]:
         """Name -> type and shape of each input, in the order of the names."""
@@ -102,7 +111,18 @@ class LoadedModel:
         sizes = {name: values.shape[: 1 if values.dtype == object else 2] for name, values in columns.items()}
         if len(set(sizes.values())) > 1:
             raise BadRequest(f"the inputs differ in size: {', '.join(f'{name} {list(size)}' for name, size in sizes.items())}")
-        return Request(signature, columns, "instances" in body)
+        return self.make_request(signature, columns, "instances" in body)
+
+    def make_request(self, signature: str, columns: Columns, by_row: bool = False) -> Request:
+        """BadRequest for one whose answer would be too large."""
+        first = next(iter(columns.values()))
+        length = self.max_length if first.dtype == object else first.shape[1]
+        outputs = self.signatures[signature].structured_outputs.values()
+        per_row = sum(math.prod(length if size is None else size for size in spec.shape[1:]) for spec in outputs)
+        values, limit = len(first) * per_row, self._limits.max_values
+        if values > limit:
+            raise BadRequest(f"the answer could hold {values:,} numbers, at most {limit:,} are allowed: ask for fewer rows or shorter ones")
+        return Request(signature, columns, by_row, values)
 
     def _array(self, name: str, values: Any, spec: tf.TensorSpec) -> np.ndarray:
         limits = self._limits
@@ -147,7 +167,7 @@ def _reason(message: str) -> str:
 
 
 def answer(request: Request, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The response, in rows or in columns as the request was; a single output has no name, as in TensorFlow Serving."""
+    """The response's JSON, in rows or in columns as the request was; a single output has no name, as in TensorFlow Serving."""
     values = {name: _builtin(value) for name, value in outputs.items()}
     if not request.by_row:
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
@@ -188,7 +208,18 @@ def _newest(path: str) -> tuple[int, str]:
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
         return 1, path
     names = os.listdir(path) if os.path.isdir(path) else []
-    versions = [int(name) for name in names if name.isdecimal() and os.path.isfile(os.path.join(path, name, "saved_model.pb"))]
+    versions = [name for name in names if name.isdecimal() and os.path.isfile(os.path.join(path, name, "saved_model.pb"))]
     if not versions:
         raise UserError(f"no SavedModel in {path!r}: neither saved_model.pb nor N/saved_model.pb (--models)")
-    return max(versions), os.path.join(path, f"{max(versions)}")
+    newest = max(versions, key=int)
+    return int(newest), os.path.join(path, newest)
+
+
+def _max_length(folder: str) -> int:
+    """Pieces that the model takes, as export_checkpoint.py recorded it; else the usual number."""
+    path = os.path.join(folder, "assets.extra", "config.json")
+    record = read_json(path, "models") if os.path.isfile(path) else {}
+    try:
+        return int(record["finetuning"]["max_seq_length"] if "finetuning" in record else record["bert_config"]["max_position_embeddings"])
+    except (KeyError, TypeError, ValueError):
+        return 512

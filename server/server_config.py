@@ -24,19 +24,21 @@ class ServerConfig:
     max_batch_rows: int = option(64, "rows that are computed together")
     max_waiting_rows: int = option(512, "rows that may wait; beyond, requests are refused with 429")
     batch_window_ms: float = option(2.0, "milliseconds that a request waits for others to be computed with")
+    max_connections: int = option(1000, "clients at a time; beyond, they are refused with 503")
     timeout_s: float = option(10.0, "seconds after which a request is refused with 503")
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "ServerConfig":
         """Raises UserError on anything unknown, mistyped, missing or impossible."""
         config = cls(**hparams.check(cls, values))
-        for name in ("max_rows", "max_characters", "max_body_bytes", "max_batch_rows", "max_waiting_rows", "timeout_s"):
+        for name in ("max_rows", "max_characters", "max_body_bytes", "max_batch_rows", "max_waiting_rows", "max_connections", "timeout_s"):
             if getattr(config, name) <= 0:
                 raise UserError(f"{name} must be greater than 0, got {getattr(config, name)} (--{name})")
         if not 0 <= config.port < 65536 or config.batch_window_ms < 0:
             raise UserError(f"port must be 0 to 65535 and batch_window_ms not negative, got {config.port} and {config.batch_window_ms}")
-        if config.max_rows > config.max_waiting_rows:
-            raise UserError(f"max_rows {config.max_rows} must be at most max_waiting_rows {config.max_waiting_rows} (--max_waiting_rows)")
+        for name in ("max_waiting_rows", "max_batch_rows"):
+            if config.max_rows > getattr(config, name):
+                raise UserError(f"max_rows {config.max_rows} must be at most {name} {getattr(config, name)} (--{name})")
         parse_models(config.models)
         return config
 

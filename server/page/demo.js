@@ -6,13 +6,13 @@ const WORDS = {
     text: "문장", pair: "두 번째 문장 (두 문장 과제)", key: "API 키", look: "보기", morphemes: "형태소", pieces: "조각과 판별기의 판단",
     pieces_hint: "색이 진할수록 판별기가 바뀐 토큰이라고 봅니다. 조각을 누르면 생성기가 그 자리에 넣을 만한 것을 보여 줍니다.",
     no_generator: "색이 진할수록 판별기가 바뀐 토큰이라고 봅니다.", real: "원래 토큰", replaced: "바뀐 토큰", tasks: "과제",
-    original: "원래대로", score: "점수", none: "이름이 없습니다", working: "계산하는 중…", example: "그 영화는 정말 재미있었다.", other: "English",
+    original: "원래대로", score: "점수", none: "이름이 없습니다", cut: "모델의 길이를 넘어 잘린 조각:", working: "계산하는 중…", suggestions: "생성기의 제안", example: "그 영화는 정말 재미있었다.", other: "English",
   },
   en: {
     text: "Sentence", pair: "Second sentence (tasks on two)", key: "API key", look: "Look", morphemes: "Morphemes", pieces: "Pieces, and what the discriminator thinks of them",
     pieces_hint: "The darker a piece, the more the discriminator takes it for a replaced token. Press one to see what the generator would put there.",
     no_generator: "The darker a piece, the more the discriminator takes it for a replaced token.", real: "real", replaced: "replaced", tasks: "Tasks",
-    original: "as it was", score: "score", none: "no names", working: "Computing…", example: "그 영화는 정말 재미있었다.", other: "한국어",
+    original: "as it was", score: "score", none: "no names", cut: "Pieces beyond the length of the model, cut off:", working: "Computing…", suggestions: "What the generator suggests", example: "그 영화는 정말 재미있었다.", other: "한국어",
   },
 };
 const element = (id) => document.getElementById(id);
@@ -25,21 +25,20 @@ const make = (tag, text = "", className = "") => {
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
 let language = (navigator.language || "ko").startsWith("ko") ? "ko" : "en";
-let models = { models: [], has_pairs: false };
-let shown = { text: "", pair: null }; // what the results on the page are about, whatever was typed since
-let swaps = {};
+let models = { models: [], has_pairs: false, has_generator: false };
+let shown = { text: "", pair: null, swaps: {} }; // what the results on the page are about, whatever was typed since
 let asked = 0; // answers to older questions are dropped
 
 function speak() {
   const words = WORDS[language];
   document.documentElement.lang = language;
   for (const target of document.querySelectorAll("[data-word]")) target.textContent = words[target.dataset.word];
-  if (!has("generator")) document.querySelector("[data-word=pieces_hint]").textContent = words.no_generator;
+  if (!models.has_generator) document.querySelector("[data-word=pieces_hint]").textContent = words.no_generator;
+  element("pieces").setAttribute("aria-label", words.pieces);
+  element("suggestions").setAttribute("aria-label", words.suggestions);
   element("language").textContent = words.other;
   element("language").lang = language === "ko" ? "en" : "ko";
 }
-
-const has = (part) => models.models.some((model) => model.part === part);
 
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json" };
@@ -51,14 +50,15 @@ async function ask(path, body) {
   return answer;
 }
 
-async function look() {
+async function look(wanted) {
   const mine = (asked += 1);
   element("message").textContent = WORDS[language].working;
   try {
     if (!models.models.length) await learn();
-    const found = await ask("/demo/analyze", { ...shown, swaps });
+    const found = await ask("/demo/analyze", wanted);
     if (mine !== asked) return;
-    element("message").textContent = "";
+    shown = wanted;
+    element("message").textContent = found.cut ? `${WORDS[language].cut} ${found.cut}` : "";
     show(found);
   } catch (error) {
     if (mine === asked) element("message").textContent = error.message;
@@ -87,18 +87,19 @@ function pieceButton(piece, place) {
     button.style.backgroundColor = `rgba(240, 138, 93, ${piece.replaced.toFixed(3)})`;
     button.append(make("small", percent(piece.replaced)));
   }
-  button.disabled = !has("generator");
+  button.disabled = !models.has_generator;
+  button.setAttribute("aria-pressed", piece.swapped);
   button.addEventListener("click", () => suggest(place));
   return button;
 }
 
 async function suggest(place) {
   try {
-    const mine = asked;
-    const found = await ask("/demo/suggest", { text: shown.text, place });
+    const mine = (asked += 1);
+    const found = await ask("/demo/suggest", { text: shown.text, swaps: shown.swaps, place });
     if (mine !== asked) return;
     const buttons = found.suggestions.map((suggestion) => swapButton(`${suggestion.piece} ${percent(suggestion.probability)}`, place, suggestion.id));
-    if (place in swaps) buttons.push(swapButton(WORDS[language].original, place, null));
+    if (place in shown.swaps) buttons.push(swapButton(WORDS[language].original, place, null));
     element("suggestions").replaceChildren(...buttons);
     buttons[0].focus();
   } catch (error) {
@@ -110,9 +111,10 @@ function swapButton(text, place, id) {
   const button = make("button", text);
   button.type = "button";
   button.addEventListener("click", async () => {
+    const swaps = { ...shown.swaps };
     if (id === null) delete swaps[place];
     else swaps[place] = id;
-    await look();
+    await look({ ...shown, swaps });
     element("pieces").children[place]?.focus();
   });
   return button;
@@ -165,9 +167,7 @@ async function learn() {
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  shown = { text: element("text").value, pair: element("pair").value.trim() || null };
-  swaps = {};
-  look();
+  look({ text: element("text").value, pair: element("pair").value.trim() || null, swaps: {} });
 });
 element("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -178,7 +178,7 @@ element("text").addEventListener("keydown", (event) => {
 element("language").addEventListener("click", () => {
   language = language === "ko" ? "en" : "ko";
   speak();
-  if (!element("results").hidden) look();
+  if (!element("results").hidden) look(shown);
 });
 element("text").value = WORDS.ko.example;
 speak();

@@ -19,7 +19,7 @@ from export.exporter import ExportConfig, export
 from finetune.finetuning_run import FinetuningRun
 from finetune.prediction import Predictor
 from model.command import UserError
-from server.loaded_model import LoadedModel
+from server.loaded_model import Limits, LoadedModel
 from server.server_config import ServerConfig
 from tests.conftest import ROOT
 
@@ -57,6 +57,7 @@ def test_status_metadata_health_and_metrics(make_client):
     with make_client() as client:
         client.post(PREDICT, json={"inputs": {"texts": ["영화"]}})
         state = client.get("/v1/models/nsmc").json()["model_version_status"][0]
+        assert client.get("/v1/models/nsmc/versions/3").json()["model_version_status"] == [state]
         assert (state["version"], state["state"]) == ("3", "AVAILABLE") and client.get("/v1/models").json() == {"models": ["nsmc"]}
         signatures = client.get("/v1/models/nsmc/metadata").json()["signatures"]
         assert signatures["serving_default"]["inputs"] == {"texts": {"dtype": "string", "shape": [None]}}
@@ -121,21 +122,46 @@ def test_other_statuses(make_client):
         assert client.post(PREDICT, content=(b" " * 300 for _ in range(5))).status_code == 413, "no length was declared"
 
 
+def test_an_answer_that_would_be_too_large_is_refused_before_it_is_computed(make_client, monkeypatch):
+    monkeypatch.setattr(Limits, "max_values", 300)
+    monkeypatch.setattr(Limits.__init__, "__defaults__", (64, 10_000, 4_096, 300))
+    with make_client() as client:
+        body = {"signature_name": "encode", "inputs": {name: [[1] * 16] * 2 for name in IDS}}
+        response = client.post(PREDICT, json=body)
+        assert response.status_code == 400 and "could hold 544 numbers, at most 300 are allowed" in response.json()["error"]
+        assert client.post(PREDICT, json={**body, "inputs": {name: [[1] * 16] for name in IDS}}).status_code == 200
+
+
 def test_a_key_is_asked_for(make_client):
-    with make_client(api_key="열쇠 key") as client:
+    with make_client(api_key="secret key") as client:
         assert client.get("/health").status_code == 200
         for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}):
             assert client.get("/v1/models", headers=headers).status_code == 401
-        key = "열쇠 key".encode()
-        assert client.get("/v1/models", headers={"X-API-Key": key}).status_code == 200
-        assert client.get("/v1/models", headers={"Authorization": b"Bearer " + key}).status_code == 200
+        assert client.get("/v1/models", headers={"X-API-Key": "secret key"}).status_code == 200
+        assert client.get("/v1/models", headers={"Authorization": "Bearer secret key"}).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["열쇠", " key", "key\n"])
+def test_a_key_that_http_cannot_carry_is_refused(monkeypatch, key):
+    monkeypatch.setenv("SERVE_API_KEY", key)
+    with pytest.raises(UserError, match="SERVE_API_KEY must be printable ASCII"):
+        app.serve(ServerConfig.create({"models": "a:x"}))
+
+
+def test_an_address_that_is_taken_is_one_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot listen on 127.0.0.1:.*Address already in use .--host, --port"):
+            app.serve(ServerConfig.create({"models": "a:x", "port": taken.getsockname()[1]}))
 
 
 def test_a_fault_of_ours_is_500_and_no_more(make_client, monkeypatch):
     with make_client() as client:
-        monkeypatch.setattr(LoadedModel, "run", lambda *arguments: 1 / 0)
-        response = client.post(PREDICT, json={"inputs": {"texts": ["영화"]}})
-        assert response.status_code == 500 and "ZeroDivision" not in response.text and "log says why" in response.json()["error"]
+        for fault in (lambda *arguments: 1 / 0, lambda *arguments: int("x"), lambda *arguments: {"score": np.array([np.nan])}):
+            monkeypatch.setattr(LoadedModel, "run", fault)
+            response = client.post(PREDICT, json={"inputs": {"texts": ["영화"]}})
+            assert response.status_code == 500 and response.json()["error"] == "the server failed on this request; its log says why"
         monkeypatch.undo()
         assert client.post(PREDICT, json={"inputs": {"texts": ["영화"]}}).status_code == 200
 
@@ -148,7 +174,7 @@ def test_too_much_at_once_is_refused_and_nothing_accepted_is_lost(make_client, m
         return run(self, *arguments)
 
     monkeypatch.setattr(LoadedModel, "run", slowly)
-    with make_client(max_waiting_rows=4, max_rows=4, max_batch_rows=2) as client, concurrent.futures.ThreadPoolExecutor(24) as threads:
+    with make_client(max_waiting_rows=4, max_rows=2, max_batch_rows=2) as client, concurrent.futures.ThreadPoolExecutor(24) as threads:
         answers = list(threads.map(lambda _: client.post(PREDICT, json={"inputs": {"texts": ["영화"]}}), range(60)))
         statuses = {answer.status_code for answer in answers}
         assert statuses == {200, 429} and all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
@@ -187,6 +213,7 @@ def test_pairs(make_config, several, home):
         ({"models": "a:x", "port": 70000}, "port must be 0 to 65535"),
         ({"models": "a:x", "max_rows": 0}, "max_rows must be greater than 0"),
         ({"models": "a:x", "max_waiting_rows": 3}, "must be at most max_waiting_rows 3"),
+        ({"models": "a:x", "max_batch_rows": 3}, "must be at most max_batch_rows 3"),
     ],
 )
 def test_wrong_flags(fields, words):
@@ -209,7 +236,14 @@ def test_a_real_server_answers_what_it_accepted_before_it_ends(served):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "serve.py"), f"--models=nsmc:{served}", f"--port={port}", "--batch_window_ms=1500"]
+    command = [
+        sys.executable,
+        str(ROOT / "serve.py"),
+        f"--models=nsmc:{served}",
+        f"--port={port}",
+        "--batch_window_ms=1500",
+        "--max_rows=8",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "SERVE_API_KEY": "key"})
     try:
         url = f"http://127.0.0.1:{port}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
 import threading
 import time
@@ -77,6 +78,7 @@ def test_pieces_with_their_places_and_what_the_discriminator_thinks(client, trai
     assert set(answers) == {"nsmc", "naver-ner", "korsts"} and isinstance(answers["korsts"]["score"], float)
     without = client.post("/demo/analyze", json={"text": "영화"}).json()["tasks"]
     assert {answer["task"] for answer in without} == {"nsmc", "naver-ner"}, "there is no second text"
+    assert found["cut"] == 0 and client.post("/demo/analyze", json={"text": "영화 " * 50}).json()["cut"] == 50 - 30
 
 
 def test_suggestions_can_be_swapped_in(client):
@@ -93,11 +95,13 @@ def test_suggestions_can_be_swapped_in(client):
     [
         ("analyze", {}, "text must be a text that is not empty"),
         ("analyze", {"text": "  "}, "not empty"),
-        ("analyze", {"text": "영화" * 9000}, "characters, at most"),
+        ("analyze", {"text": "영" * 501}, "text holds 501 characters, at most 500"),
+        ("analyze", {"text": "영화", "pair": "a" + "\u0301" * 500}, "pair holds 501 characters"),
+        ("analyze", {"text": "영화", "pair": 3}, "pair must be a text"),
         ("analyze", {"text": "영화", "swaps": {"7": 7}}, "swaps must be places"),
         ("analyze", {"text": "영화", "swaps": {"0": 99}}, "swaps must be places"),
-        ("suggest", {"text": "영화", "place": 3}, "whole number from 0 to 0"),
-        ("suggest", {"text": "영화"}, "whole number from 0 to 0"),
+        ("suggest", {"text": "영화", "place": 3}, "place must be that of one of the 1 pieces"),
+        ("suggest", {"text": "영화"}, "place must be that of one of the 1 pieces"),
         ("analyze", [], "must be a JSON object"),
     ],
 )
@@ -115,6 +119,32 @@ def test_the_page_is_for_everybody_its_answers_are_not(models):
             assert "http" not in response.text.replace("http-equiv", ""), "nothing is loaded from elsewhere"
             assert response.headers["content-security-policy"].startswith("default-src 'none'")
         assert client.get("/demo/models").status_code == 401 == client.post("/demo/analyze", json={"text": "영화"}).status_code
+
+
+def test_a_model_that_cannot_be_shown_is_served_all_the_same(models, trained, tmp_path, caplog):
+    """Other packages, another version, a task in a module of its own: the page goes without."""
+    for name, change in (("module", {"task_module": "evil.py"}), ("other", None)):
+        shutil.copytree(trained / "served" / "3", tmp_path / name)
+        path = tmp_path / name / "assets.extra" / "config.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"finetuning": record["finetuning"] | change} if change else {"tokenizer": {}}))
+    places = ",".join(f"{name}:{tmp_path / name}" for name in ("module", "other"))
+    with caplog.at_level("WARNING", logger="absl"):
+        server = app.Server(ServerConfig.create({"models": places}))
+    assert server.demo.members == [] and caplog.text.count("is served but not shown on the page") == 2
+    with testclient.TestClient(server.app) as client:
+        assert client.post("/v1/models/module:predict", json={"inputs": {"texts": ["영화"]}}).status_code == 200
+        assert "export them anew" in client.post("/demo/analyze", json={"text": "영화"}).json()["error"]
+
+
+def test_a_generator_of_another_vocabulary_is_not_asked(models, trained, tmp_path):
+    shutil.copytree(trained / "demo" / "gen", tmp_path / "gen")
+    extra = tmp_path / "gen" / "assets.extra"
+    (extra / "vocab.txt").write_text((extra / "vocab.txt").read_text(encoding="utf-8").replace("영화", "연극"), encoding="utf-8")
+    server = app.Server(ServerConfig.create({"models": f"disc:{trained / 'demo' / 'disc'},gen:{tmp_path / 'gen'}"}))
+    with testclient.TestClient(server.app) as client:
+        assert not client.get("/demo/models").json()["has_generator"]
+        assert "no generator of the same vocabulary" in client.post("/demo/suggest", json={"text": "영화", "place": 0}).json()["error"]
 
 
 # --- in a browser --------------------------------------------------------------------------------------------------------------------
