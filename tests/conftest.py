@@ -1,5 +1,6 @@
 """Fixtures every test room shares."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,14 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_garbage():
+    """What TensorFlow keeps of every traced function would be looked through by each garbage collection of all later tests."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

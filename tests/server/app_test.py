@@ -1,7 +1,6 @@
 """The REST interface from outside: answers equal to the predictor's, every wrong request a sentence, and the server stays up."""
 
 import concurrent.futures
-import functools
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import urllib.request
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from export.exporter import ExportConfig, export
 from finetune.finetuning_run import FinetuningRun
@@ -30,14 +28,9 @@ app = pytest.importorskip("server.app", reason="the server's packages are not in
 PREDICT = "/v1/models/nsmc:predict"
 
 
-_load_once = functools.cache(tf.saved_model.load)
-
-
 @pytest.fixture
-def make_client(served, monkeypatch):
+def make_client(served):
     """make_client(api_key="", field=value, ...) -> a client of a server of its own."""
-
-    monkeypatch.setattr(tf.saved_model, "load", _load_once)  # a second for each test otherwise
 
     def make(api_key="", **fields):
         config = ServerConfig.create({"models": f"nsmc:{served}", "batch_window_ms": 0.0, **fields})
