@@ -261,7 +261,8 @@ def serve(config: ServerConfig) -> None:
     key = os.environ.get(API_KEY, "")
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise UserError(f"the environment variable {API_KEY} must be printable ASCII without blanks around it")
-    listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    # The protocol is named: asyncio sends at once (TCP_NODELAY) only where it knows that it is TCP.
+    listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((config.host, config.port))
