@@ -23,6 +23,7 @@ from model import hparams
 from model.command import DataError, UserError, open_atomically
 from model.devices import PRECISIONS
 from model.hparams import option
+from model.words import has_half_pair
 from pretrain.text_files import READ_BYTES, TextFile
 
 STANDARD = "-"  # stdin or stdout
@@ -188,7 +189,7 @@ def _json_text(found: Mapping[str, Any], key: str) -> str:
         raise _BadLine(f"no key {key!r} among {', '.join(found)[:200]!r} (--text_columns)")
     if not isinstance(found[key], str):
         raise _BadLine(f"{key!r} is {json.dumps(found[key])[:40]} instead of a text (--text_columns)")
-    if any("\ud800" <= character <= "\udfff" for character in found[key]):
+    if has_half_pair(found[key]):
         raise _BadLine(f"{key!r} holds half of a surrogate pair, which is no character (--input)")
     return found[key]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from model.command import DataError, UserError, read_json
+from model.words import has_half_pair
 from pretrain.text_files import TextFile, read_lines
 
 Row = tuple[int, dict[str, str]]
@@ -135,6 +136,6 @@ def _value(found: Any, key: str, place: str, flag: str) -> str:
         found = found.get(part) if isinstance(found, dict) else None
     if not isinstance(found, str | int | float):
         raise UserError(f"{place}: no {key!r}; {ANOTHER} (--{flag})")
-    if isinstance(found, str) and any("\ud800" <= character <= "\udfff" for character in found):
+    if isinstance(found, str) and has_half_pair(found):
         raise UserError(f"{place}: {key!r} holds half of a surrogate pair, which is no character (--{flag})")
     return json.dumps(found) if isinstance(found, bool) else str(found)

@@ -84,6 +84,11 @@ class WordSplitter:
         return [morph for word in self.words(eojeol) for morph in mark(self.analyzer.morphs(word))]
 
 
+def has_half_pair(text: str) -> bool:
+    """Whether `text` holds half of a surrogate pair, which is no character and cannot be written as UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def mark(morphs: Sequence[str]) -> Sequence[str]:
     """Marks the later morphemes of a word: ("심각", "합니다") -> ["심각", "##합니다"]."""
     return [morphs[0], *["##" + morph for morph in morphs[1:]]] if len(morphs) > 1 else morphs

@@ -183,7 +183,9 @@ def _frame_head(length: int) -> bytes:
 def frame_records(records: Sequence[bytes]) -> bytes:
     """The bytes that tf.io.TFRecordWriter writes for `records`."""
     checks = masked_crcs(records).astype("<u4").tobytes()
-    return b"".join(part for i, record in enumerate(records) for part in (_frame_head(len(record)), record, checks[4 * i : 4 * i + 4]))
+    return b"".join(
+        part for i, record in enumerate(records) for part in (_frame_head(len(record)), record, checks[4 * i : 4 * i + 4])
+    )
 
 
 class ExampleWriter:

@@ -1,6 +1,6 @@
 """Prints what scripts/quickstart.sh has measured, from the JSON files in its run folder.
 
-python scripts/quickstart_results.py runs/quickstart
+    python scripts/quickstart_results.py runs/quickstart
 """
 
 import json

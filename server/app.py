@@ -19,7 +19,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import prometheus_client
@@ -116,18 +116,21 @@ class Server:
         model = self._model(request)
         begin, status = time.monotonic(), 500
         try:
-            response = await asyncio.wait_for(self._predict(request, model), self._config.timeout_s)
+            response = await self._in_time(self._predict(request, model))
             status = response.status_code
             return response
         except HTTPException as error:
             status = error.status_code
             raise
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            status = 503
-            raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
         finally:
             self.metrics.requests.labels(model.name, status).inc()
             self.metrics.seconds.labels(model.name).observe(time.monotonic() - begin)
+
+    async def _in_time(self, response: Coroutine[Any, Any, Response]) -> Response:
+        try:
+            return await asyncio.wait_for(response, self._config.timeout_s)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
 
     async def _predict(self, request: HTTPRequest, model: LoadedModel) -> Response:
         batcher = self._batchers[model.name]
@@ -160,10 +163,7 @@ class Server:
         question = {"analyze": self.demo.analyze, "suggest": self.demo.suggest}.get(request.path_params["question"])
         if question is None:
             raise HTTPException(404, "the page asks /demo/analyze and /demo/suggest only")
-        try:
-            return await asyncio.wait_for(self._ask_demo(request, question), self._config.timeout_s)
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise HTTPException(503, f"no answer within {self._config.timeout_s:g} seconds", {"Retry-After": "1"}) from error
+        return await self._in_time(self._ask_demo(request, question))
 
     async def _ask_demo(self, request: HTTPRequest, question: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Response:
         with self._explained():

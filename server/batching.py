@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from server.loaded_model import BadRequest, Columns, Limits, LoadedModel, Request
+from server.loaded_model import BadRequest, Columns, LoadedModel, Request
 
 
 class Overloaded(Exception):
@@ -25,7 +25,7 @@ class Batcher:
     """
 
     def __init__(self, model: LoadedModel, max_rows: int, max_waiting: int, window: float, observe: Callable[[int], None]):
-        self._observe, self._max_values = observe, Limits().max_values
+        self._observe, self._max_values = observe, model.limits.max_values
         self._model, self._max_rows, self._max_waiting, self._window = model, max_rows, max_waiting, window
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Columns]]] = collections.deque()
         self._arrival = asyncio.Event()

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.command import DataError, UserError, read_json
+from model.words import has_half_pair
 
 DEFAULT_SIGNATURE = "serving_default"
 Columns = dict[str, np.ndarray]
@@ -66,7 +67,7 @@ class LoadedModel:
     """
 
     def __init__(self, name: str, path: str, limits: Limits):
-        self.name, self._limits = name, limits
+        self.name, self.limits = name, limits
         self.version, self.folder = _newest(path)
         try:
             import tensorflow_text  # noqa: F401  the operations of tokenizers
@@ -119,13 +120,13 @@ class LoadedModel:
         length = self.max_length if first.dtype == object else first.shape[1]
         outputs = self.signatures[signature].structured_outputs.values()
         per_row = sum(math.prod(length if size is None else size for size in spec.shape[1:]) for spec in outputs)
-        values, limit = len(first) * per_row, self._limits.max_values
+        values, limit = len(first) * per_row, self.limits.max_values
         if values > limit:
             raise BadRequest(f"the answer could hold {values:,} numbers, at most {limit:,} are allowed: ask for fewer rows or shorter ones")
         return Request(signature, columns, by_row, values)
 
     def _array(self, name: str, values: Any, spec: tf.TensorSpec) -> np.ndarray:
-        limits = self._limits
+        limits = self.limits
         if not isinstance(values, list) or not 1 <= len(values) <= limits.max_rows:
             got = f"{len(values)}" if isinstance(values, list) else _kind(values)
             raise BadRequest(f"{name} must be a list of 1 to {limits.max_rows} rows, got {got}")
@@ -145,9 +146,9 @@ class LoadedModel:
 
     def check_text(self, name: str, text: str) -> str:
         """Returns `text`; BadRequest for one that is too long or holds what is no character."""
-        if len(text) > self._limits.max_characters:
-            raise BadRequest(f"{name} holds a text of {len(text):,} characters, at most {self._limits.max_characters:,} are allowed")
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if len(text) > self.limits.max_characters:
+            raise BadRequest(f"{name} holds a text of {len(text):,} characters, at most {self.limits.max_characters:,} are allowed")
+        if has_half_pair(text):
             raise BadRequest(f"{name} holds half of a surrogate pair, which is no character")
         return text
 

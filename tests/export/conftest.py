@@ -5,7 +5,9 @@ import json
 import pathlib
 
 import pytest
+import tensorflow as tf
 
+from export.served_model import ServedModel
 from model.tokenization import SPECIAL_TOKENS
 from model.words import WordSplitter, find_eojeols
 from tests.finetune.conftest import home, make_config, make_transformers_folder, several, tiny  # noqa: F401 (fixtures)
@@ -44,3 +46,15 @@ def learned_vocabulary(folder: pathlib.Path, lines) -> str:
 def original(golden):
     """A checkpoint of google-research/electra: the fields of ExportConfig that name it."""
     return {"checkpoint": str(golden / "small"), "hparams": json.dumps({"model_hparam_overrides": {"num_attention_heads": 2}})}
+
+
+@pytest.fixture
+def wrong_logits(monkeypatch) -> None:
+    """What is traced for an export gives other logits than the network."""
+    right = ServedModel.discriminate
+
+    def wrong(self, *features, **named):
+        outputs = right(self, *features, **named)
+        return {**outputs, "logits": outputs["logits"] + (0.001 if tf.inside_function() else 0.0)}
+
+    monkeypatch.setattr(ServedModel, "discriminate", wrong)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from server.batching import Batcher, Overloaded
-from server.loaded_model import BadRequest, Request
+from server.loaded_model import BadRequest, Limits, Request
 
 
 class Doubler:
     """A model whose output for a row is twice its ids, padded to the longest of the batch as texts are; id 13 is refused."""
 
-    name = "doubler"
+    name, limits = "doubler", Limits()
 
     def __init__(self):
         self.batches = []

@@ -234,6 +234,7 @@ def test_a_key_is_asked_for_on_the_page(models, tmp_path):
         await page.run("document.getElementById('key').value = 'secret'; document.getElementById('text').value = '영화'")
         await page.run("document.getElementById('form').requestSubmit()")
         await page.wait("document.querySelectorAll('#pieces button').length === 1")
+        assert await page.run("document.querySelector('#pieces button').firstChild.textContent") == "영화"
 
     with running(models, "secret") as address:
         asyncio.run(browser.visit(address, tmp_path / "profile", actions))
