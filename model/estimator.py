@@ -174,7 +174,7 @@ class Estimator:
         if step >= max_steps:
             logging.info("Nothing to train: %s is at step %d of %d", self.config.model_dir, step, max_steps)
             return step
-        batches = self._iterate(input_fn, InputContext(self.config.train_batch_size, self._batches_seen(), self.config.jit_compile))
+        batches = self.iterate(input_fn, InputContext(self.config.train_batch_size, self._batches_seen(), self.config.jit_compile))
         hooks = hooks if self._writes_files else ()
         for hook in hooks:
             hook.begin(step, max_steps)
@@ -191,7 +191,7 @@ class Estimator:
         saved = step
         while step < max_steps:
             count = min(self.config.iterations_per_loop, max_steps - step, _until_next(step, self.config.save_checkpoints_steps))
-            previous, sums = step, self._train_steps(batches, count)
+            previous, sums = step, self.train_steps(batches, count)
             step = int(self.global_step.numpy()) if self._scaling else step + count
             pending.append((step, sums))
             self._check_scale(step > previous, step)
@@ -238,7 +238,7 @@ class Estimator:
         return {**self.model.summarize(totals), **own}
 
     @functools.cached_property
-    def _train_steps(self) -> Callable[[Iterator, int], Sums]:
+    def train_steps(self) -> Callable[[Iterator, int], Sums]:
         def train_steps(batches: Iterator, count: int) -> Sums:
             sums = self._train_step(next(batches))
             if count == 1:
@@ -317,7 +317,7 @@ class Estimator:
     def _batches_seen(self) -> int:
         return int(self._batch_step().numpy())
 
-    def _iterate(self, input_fn: InputFn, context: InputContext) -> Iterator:
+    def iterate(self, input_fn: InputFn, context: InputContext) -> Iterator:
         dataset = input_fn(context)
         if self.strategy.num_replicas_in_sync > 1 or isinstance(self.strategy, tf.distribute.TPUStrategy):
             options = tf.data.Options()
@@ -349,7 +349,7 @@ class Estimator:
         """Metrics over the whole data set of `input_fn`, or its first `steps` batches, with the newest weights."""
         self.restore_or_initialize()
         totals: dict[str, np.ndarray] = {}
-        for index, features in enumerate(self._iterate(input_fn, InputContext(self.config.eval_batch_size, 0, self.config.jit_compile))):
+        for index, features in enumerate(self.iterate(input_fn, InputContext(self.config.eval_batch_size, 0, self.config.jit_compile))):
             if index == steps:
                 break
             for name, value in self._evaluate_step(features).items():

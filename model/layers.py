@@ -12,17 +12,18 @@ import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from model.random import RandomState, gumbel_from_bits, random_bits16
+from model.random import RandomState, random_bits16
 
 LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Bits: TypeAlias = tf.Tensor | None
+_SAMPLING_BLOCK = 256
 _is_plain = _is_tflite = False
 
 
@@ -160,7 +161,8 @@ def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> Any:
     """GELU(x + bias) with the exact Gaussian error function (Hendrycks and Gimpel 2016). x [..., N]; returns x's type."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _bias_gelu_gradient(x, bias, upstream)
+        change = _bias_gelu_gradient(x, bias, upstream)
+        return change, sum_to_last(change)
 
     return _bias_gelu(x, bias), gradient
 
@@ -173,19 +175,19 @@ def _bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 
 @_fused
-def _bias_gelu_gradient(x: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _bias_gelu_gradient(x: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     z = tf.cast(x, tf.float32) + bias
     density = tf.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
-    change = tf.cast(upstream, tf.float32) * (_gaussian_cdf(z) + z * density)
-    return tf.cast(change, x.dtype), _sum_to_last(change)
+    return tf.cast(tf.cast(upstream, tf.float32) * (_gaussian_cdf(z) + z * density), x.dtype)
 
 
 def _gaussian_cdf(z: tf.Tensor) -> tf.Tensor:
     return 0.5 * (1.0 + tf.math.erf(z * math.sqrt(0.5)))
 
 
-def _sum_to_last(x: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(x, axis=list(range(x.shape.rank - 1)))
+def sum_to_last(x: tf.Tensor) -> tf.Tensor:
+    """Sums over all axes but the last, float32 [N]. Not inside a fused function: on CPUs XLA is many times slower at it."""
+    return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), tf.float32)
 
 
 @tf.custom_gradient
@@ -194,27 +196,41 @@ def layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
     outputs, normalized, inverse_stddev = _layer_norm(x, gamma, beta)
 
     def gradient(upstream: tf.Tensor) -> Any:
-        return _layer_norm_gradient(upstream, normalized, inverse_stddev, gamma)
+        change, gamma_part = _layer_norm_gradient(upstream, normalized, inverse_stddev, gamma)
+        return change, sum_to_last(gamma_part), sum_to_last(upstream)
 
     return outputs, gradient
 
 
-def residual_layer_norm(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, norm: "LayerNorm", bits: Bits, rate: float) -> tf.Tensor:
+class Activations(NamedTuple):
+    """One tensor in the two forms that a layer reads it in. Made together, they save a pass over memory, and their gradients another."""
+
+    exact: tf.Tensor  # float32: for residual connections and whatever is no matrix product
+    rounded: tf.Tensor  # in the compute type: for matrix products; the same tensor where that is float32
+
+
+def residual_layer_norm(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, norm: "LayerNorm", bits: Bits, rate: float) -> Activations:
     """LayerNorm(dropout(x + bias) + residual): how every transformer sub-layer ends.
 
-    x [..., N] in any float type, bias [N] and residual [..., N] float32; returns float32 [..., N].
+    x [..., N] in the compute type, bias [N] and residual [..., N] float32; returns [..., N].
     """
+    is_exact = x.dtype == tf.float32
 
     @tf.custom_gradient
     def function(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
         outputs, normalized, inverse_stddev = _residual_layer_norm(x, bias, residual, gamma, beta, bits, rate)
 
-        def gradient(upstream: tf.Tensor) -> Any:
-            return _residual_layer_norm_gradient(upstream, normalized, inverse_stddev, gamma, bits, rate, x.dtype)
+        def gradient(*upstreams: tf.Tensor) -> Any:
+            change, residual_change, gamma_part, *total = _residual_layer_norm_gradient(
+                upstreams, normalized, inverse_stddev, gamma, bits, rate, x.dtype
+            )
+            beta_part = total[0] if total else upstreams[0]
+            return change, sum_to_last(change), residual_change, sum_to_last(gamma_part), sum_to_last(beta_part)
 
-        return outputs, gradient
+        return outputs[0] if is_exact else tuple(outputs), gradient
 
-    return function(x, *(tf.convert_to_tensor(value) for value in (bias, residual, norm.gamma, norm.beta)))
+    outputs = function(x, *(tf.convert_to_tensor(value) for value in (bias, residual, norm.gamma, norm.beta)))
+    return Activations(outputs, outputs) if is_exact else Activations(*outputs)
 
 
 def _normalize(z: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -238,25 +254,32 @@ def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
 
 @_fused
 def _layer_norm_gradient(upstream: tf.Tensor, normalized: tf.Tensor, inverse_stddev: tf.Tensor, gamma: tf.Tensor) -> Any:
-    change = _normalize_gradient(upstream, normalized, inverse_stddev, gamma)
-    return change, _sum_to_last(upstream * normalized), _sum_to_last(upstream)
+    return _normalize_gradient(upstream, normalized, inverse_stddev, gamma), upstream * normalized
 
 
 @_fused
 def _residual_layer_norm(
     x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, bits: Bits, rate: float
 ) -> Any:
-    return _normalize(apply_dropout(tf.cast(x, tf.float32) + bias, bits, rate) + residual, gamma, beta)
+    outputs, *statistics = _normalize(apply_dropout(tf.cast(x, tf.float32) + bias, bits, rate) + residual, gamma, beta)
+    return [outputs] if x.dtype == tf.float32 else [outputs, tf.cast(outputs, x.dtype)], *statistics
 
 
 @_fused
 def _residual_layer_norm_gradient(
-    upstream: tf.Tensor, normalized: tf.Tensor, inverse_stddev: tf.Tensor, gamma: tf.Tensor, bits: Bits, rate: float, dtype: tf.DType
+    upstreams: Sequence[tf.Tensor],
+    normalized: tf.Tensor,
+    inverse_stddev: tf.Tensor,
+    gamma: tf.Tensor,
+    bits: Bits,
+    rate: float,
+    dtype: tf.DType,
 ) -> Any:
+    """Ends with the sum of the upstream gradients, where there are two of them."""
+    upstream = sum(tf.cast(each, tf.float32) for each in upstreams)
     residual_change = _normalize_gradient(upstream, normalized, inverse_stddev, gamma)
-    change = apply_dropout(residual_change, bits, rate)
-    gamma_change, beta_change = _sum_to_last(upstream * normalized), _sum_to_last(upstream)
-    return tf.cast(change, dtype), _sum_to_last(change), residual_change, gamma_change, beta_change
+    change = tf.cast(apply_dropout(residual_change, bits, rate), dtype)
+    return change, residual_change, upstream * normalized, *([upstream] if len(upstreams) > 1 else [])
 
 
 def attention_probabilities(scores: tf.Tensor, adder: tf.Tensor, scale: float, bits: Bits, rate: float) -> tf.Tensor:
@@ -289,7 +312,7 @@ def _attention_gradient(upstream: tf.Tensor, probabilities: tf.Tensor, scale: fl
 
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> Any:
-    """-log softmax(logits)[target]. logits float32 [..., V], targets int32 [...]; returns float32 [...]."""
+    """-log softmax(logits)[target], in float32 inside. logits [..., V], targets int32 [...]; returns float32 [...]."""
     losses, log_normalizer = _cross_entropy(logits, targets)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
@@ -300,36 +323,56 @@ def cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> Any:
 
 @_fused
 def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    largest = tf.reduce_max(logits, -1, keepdims=True)
-    log_normalizer = largest + tf.math.log(tf.reduce_sum(tf.exp(logits - largest), -1, keepdims=True))
-    chosen = tf.reduce_sum(tf.where(_is_at(targets, logits), logits, 0.0), -1)
-    return log_normalizer[..., 0] - chosen, log_normalizer
+    values = tf.cast(logits, tf.float32)
+    largest = tf.reduce_max(values, -1, keepdims=True)
+    log_normalizer = largest + tf.math.log(tf.reduce_sum(tf.exp(values - largest), -1, keepdims=True))
+    chosen = tf.gather(values, targets[..., None], batch_dims=targets.shape.rank)
+    return (log_normalizer - chosen)[..., 0], log_normalizer
 
 
 @_fused
 def _cross_entropy_gradient(upstream: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor, log_normalizer: tf.Tensor) -> tf.Tensor:
-    return upstream[..., None] * (tf.exp(logits - log_normalizer) - tf.cast(_is_at(targets, logits), tf.float32))
-
-
-def _is_at(indices: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """True at position `indices` [...] of the last axis; bool of the shape of `like` [..., V]."""
-    return tf.range(like.shape[-1], dtype=tf.int32) == indices[..., None]
+    probabilities = tf.exp(tf.cast(logits, tf.float32) - log_normalizer)
+    is_target = tf.range(logits.shape[-1], dtype=tf.int32) == targets[..., None]
+    return tf.cast(upstream[..., None] * (probabilities - tf.cast(is_target, tf.float32)), logits.dtype)
 
 
 @_fused
 def argmax(values: tf.Tensor) -> tf.Tensor:
-    """The first index of the largest value. float32 [..., V] -> int32 [...]. Two plain reductions, which XLA makes loops of SIMD
+    """The first index of the largest value. [..., V] -> int32 [...]. Two plain reductions, which XLA makes loops of SIMD
     instructions of; its own arg-max on a CPU is several times slower."""
-    return _argmax(values)
-
-
-@_fused
-def argmax_with_gumbel(logits: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    """A sample from softmax(logits) (Gumbel-max). logits float32 [..., V], words: uint32 noise of that shape -> int32 [...]."""
-    return _argmax(logits + gumbel_from_bits(words))
-
-
-def _argmax(values: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(values, tf.float32)
     last = values.shape[-1] - 1  # also the answer where nothing equals the largest value, which then is NaN: an index it must be
     largest = tf.reduce_max(values, -1, keepdims=True)
     return tf.reduce_min(tf.where(values == largest, tf.range(last + 1, dtype=tf.int32), last), -1)
+
+
+@_fused
+def sample(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """An index drawn from softmax(logits): the first whose cumulative probability is beyond `uniform`.
+
+    logits [N, V] in any float type, uniform float32 [N] in (0, 1); returns int32 [N]. The cumulative sum is first taken over blocks and
+    then within one of them, which is several times faster than noise for every logit (Gumbel-max) and rounds less than one long sum.
+    """
+    size = logits.shape[-1]
+    block = min(_SAMPLING_BLOCK, size)
+    whole = size // block * block
+    values = tf.cast(logits, tf.float32)
+    largest = tf.reduce_max(values, -1, keepdims=True)
+    weights = tf.exp(values - largest)
+    sums = tf.reduce_sum(tf.reshape(weights[:, :whole], [-1, whole // block, block]), -1)
+    sums = tf.concat([sums, tf.reduce_sum(weights[:, whole:], -1, keepdims=True)], -1)  # [N, blocks], the last may be a short one
+    totals = tf.cumsum(sums, -1)
+    # Strictly below the sum of all weights, however it is rounded: so there is a block, and in it a weight that is not 0.
+    target = uniform[:, None] * totals[:, -1:] * (1.0 - 2.0**-22)
+    is_before = totals <= target
+    first = tf.reduce_sum(tf.cast(is_before, tf.int32), -1, keepdims=True) * block
+    indices = first + tf.range(block)  # [N, block]
+    inside = tf.exp(tf.gather(values, tf.minimum(indices, size - 1), batch_dims=1) - largest)
+    inside = tf.where(indices < size, inside, 0.0)
+    rest = target - tf.reduce_sum(tf.where(is_before, sums, 0.0), -1, keepdims=True)
+    is_beyond = (tf.cumsum(inside, -1) > rest) & (inside > 0.0)
+    # Where rounding leaves nothing beyond, the last weight that is not 0 is meant; where nothing is a number, any index.
+    last = tf.reduce_max(tf.where(inside > 0.0, indices, first), -1)
+    chosen = tf.reduce_min(tf.where(is_beyond, indices, size), -1)
+    return tf.minimum(tf.where(chosen < size, chosen, last), size - 1)

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from model.command import UserError
 from model.layers import (
+    Activations,
     Dense,
     LayerNorm,
     attention_probabilities,
@@ -214,19 +215,19 @@ class TransformerLayer(tf.Module):
         self.output = dense("output/dense", config.intermediate_size, width)
         self.output_norm = LayerNorm(f"{scope}/output/LayerNorm", width, seed)
 
-    def __call__(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
-        """x float32 [B, L, D], adder float32 [B, 1, 1 or L, L] -> float32 [B, L, D]."""
-        rate, shape = self.config.hidden_dropout_prob, (tf.shape(x)[0], x.shape[1], x.shape[2])
-        context = self.attend(x, adder, random, site)  # [B, L, D]
+    def __call__(self, x: Activations, adder: tf.Tensor, random: RandomState | None, site: str) -> Activations:
+        """x [B, L, D], adder float32 [B, 1, 1 or L, L] -> [B, L, D]."""
+        rate, shape = self.config.hidden_dropout_prob, (tf.shape(x.exact)[0], *x.exact.shape[1:])
+        context = self.attend(x.rounded, adder, random, site)  # [B, L, D]
         projected = self.attention_output.matmul(context)
         bits = dropout_bits(random, f"{site}/attention/output", rate, shape)
-        x = residual_layer_norm(projected, self.attention_output.bias, x, self.attention_norm, bits, rate)
-        expanded = bias_gelu(self.intermediate.matmul(x), tf.convert_to_tensor(self.intermediate.bias))  # [B, L, intermediate]
+        x = residual_layer_norm(projected, self.attention_output.bias, x.exact, self.attention_norm, bits, rate)
+        expanded = bias_gelu(self.intermediate.matmul(x.rounded), tf.convert_to_tensor(self.intermediate.bias))  # [B, L, intermediate]
         bits = dropout_bits(random, f"{site}/output", rate, shape)
-        return residual_layer_norm(self.output.matmul(expanded), self.output.bias, x, self.output_norm, bits, rate)
+        return residual_layer_norm(self.output.matmul(expanded), self.output.bias, x.exact, self.output_norm, bits, rate)
 
     def attend(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
-        """Multi-head scaled dot-product attention. x [B, L, D] -> [B, L, D] in the compute type."""
+        """Multi-head scaled dot-product attention. x [B, L, D] -> [B, L, D], both in the compute type."""
         heads, size, length = self.config.num_attention_heads, self.config.head_size, size_of(x, 1)
         layers = (self.query, self.key, self.value)
         kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)  # [D, 3 D]: one product instead of three
@@ -301,10 +302,11 @@ class BertModel(tf.Module):
             x = self.projection(x)  # [B, L, D]
         embedding_output = x
         adder = attention_adder(input_mask, ltr, rtl)
-        outputs = []
+        activations, outputs = Activations(x, tf.cast(x, self.dtype)), []
         for index, layer in enumerate(self.layers):
-            x = layer(x, adder, random, f"{site}/layer_{index}")
-            outputs.append(x)
+            activations = layer(activations, adder, random, f"{site}/layer_{index}")
+            outputs.append(activations.exact)
+        x = activations.exact
         pooler_output = tf.tanh(self.pooler(x[:, 0])) if self.pooler is not None else None  # [B, D]
         return BertOutput(x, outputs, embedding_output, pooler_output)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from configure_pretraining import PretrainingConfig
-from model.layers import argmax_with_gumbel
-from model.random import RandomState, gumbel, random_bits, uniform
+from model.layers import sample
+from model.random import RandomState, gumbel, uniform
 from pretrain.pretrain_data import Inputs, SpecialTokens, get_updated_inputs
 
 KEEP_PROBABILITY = 0.15  # of the masked positions, this share keeps its token; none gets a random one
@@ -100,15 +100,16 @@ def unmask(inputs: Inputs) -> Inputs:
 
 
 def sample_from_softmax(logits: tf.Tensor, random: RandomState, disallow: tf.Tensor | None = None) -> tf.Tensor:
-    """One sample from softmax(logits) per row by the Gumbel-max trick. logits float32 [B, N, V] -> int32 [B, N].
+    """One sample from softmax(logits) per row. logits [B, N, V] in any float type -> int32 [B, N].
 
     `disallow` int32 [B, N] names one id per row that must not be drawn. Unlike google-research/electra this gives ids, not
-    one-hot rows, and leaves out the softmax inside the arg-max, which changes nothing.
+    one-hot rows, and inverts the cumulative distribution instead of adding Gumbel noise to every logit: the same distribution.
     """
-    words = random_bits(random, "generator/sample", _shape_of(logits))
     if disallow is not None:
-        logits -= 1000.0 * tf.one_hot(disallow, logits.shape[-1])
-    return argmax_with_gumbel(logits, words)
+        logits = tf.cast(logits, tf.float32) - 1000.0 * tf.one_hot(disallow, logits.shape[-1])
+    slots = _shape_of(logits)[:2]
+    drawn = uniform(random, "generator/sample", slots)
+    return tf.reshape(sample(tf.reshape(logits, [-1, logits.shape[-1]]), tf.reshape(drawn, [-1])), slots)
 
 
 class FakeData(NamedTuple):
@@ -126,7 +127,8 @@ def get_fake_data(config: PretrainingConfig, inputs: Inputs, mlm_logits: tf.Tens
     """
     inputs = unmask(inputs)
     disallow = inputs.masked_lm_ids if config.disallow_correct else None
-    sampled_ids = tf.stop_gradient(sample_from_softmax(mlm_logits / config.temperature, random, disallow))
+    scaled = mlm_logits if config.temperature == 1.0 else tf.cast(mlm_logits, tf.float32) / config.temperature
+    sampled_ids = tf.stop_gradient(sample_from_softmax(scaled, random, disallow))
     updated_ids, written = scatter_update(inputs.input_ids, sampled_ids, inputs.masked_lm_positions)
     changed = tf.cast(updated_ids != inputs.input_ids, tf.int32)
     labels = written if config.electric_objective else written * changed

@@ -69,11 +69,11 @@ class GeneratorPredictions(tf.Module):
         self.output_bias = create_variable("generator_predictions/output_bias", (vocab_size,), zeros, seed)
 
     def __call__(self, vectors: tf.Tensor, table: tf.Variable) -> tf.Tensor:
-        """vectors [B, N, D], table [V, E] -> logits float32 [B, N, V]."""
+        """vectors [B, N, D], table [V, E] -> logits [B, N, V] in the compute type: what is made of them is float32 again."""
         hidden = bias_gelu(self.dense.matmul(vectors), tf.convert_to_tensor(self.dense.bias))
         hidden = self.layer_norm(tf.cast(hidden, tf.float32))  # [B, N, E]
         logits = matmul(hidden, table, self.dtype, transpose_kernel=True)
-        return tf.cast(logits, tf.float32) + self.output_bias
+        return tf.nn.bias_add(logits, tf.cast(self.output_bias, self.dtype))
 
 
 class DiscriminatorPredictions(tf.Module):
@@ -94,13 +94,13 @@ class DiscriminatorPredictions(tf.Module):
 class ClozeOutput(NamedTuple):
     """A softmax over the vocabulary at some positions, against the tokens that belong there."""
 
-    logits: tf.Tensor  # float32 [B, N, V] (two-tower generator: [B, L, V])
+    logits: tf.Tensor  # [B, N, V] in the compute type (two-tower generator: [B, L, V])
     losses: tf.Tensor  # negative log-likelihood of the right token, float32 [B, N]
     weights: tf.Tensor  # float32 [B, N]
 
 
 def get_softmax_output(logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> ClozeOutput:
-    """logits float32 [B, N, V], targets int32 [B, N], weights float32 [B, N]."""
+    """logits [B, N, V], targets int32 [B, N], weights float32 [B, N]."""
     return ClozeOutput(logits, cross_entropy(logits, targets), weights)
 
 
