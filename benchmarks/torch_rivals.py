@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import transformers
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, ElectraForSequenceClassification
 
 from model.modeling import BertConfig
@@ -73,3 +72,28 @@ def training_step(
         return loss
 
     return step
+
+
+class Classifier(torch.nn.Module):
+    """A label for a text, as ForSequenceClassification of the transformers library."""
+
+    def __init__(self, config: ElectraConfig):
+        super().__init__()
+        self.network = ElectraForSequenceClassification(config)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """ids, mask, segments int64 [B, L], labels int64 [B] -> the loss."""
+        return self.network(ids, mask, segments, labels=labels).loss
+
+
+def inference(model: Classifier, precision: str, is_compiled: bool) -> Callable[..., torch.Tensor]:
+    """predict(ids, mask, segments) -> logits float32."""
+    network = model.network.eval()
+    forward = torch.compile(network) if is_compiled else network
+
+    def predict(*inputs: torch.Tensor) -> torch.Tensor:
+        device = "cuda" if inputs[0].is_cuda else "cpu"
+        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            return forward(*inputs).logits.float()
+
+    return predict

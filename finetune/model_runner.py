@@ -44,8 +44,8 @@ class ShapeByShapeEstimator(Estimator):
     """An Estimator for batches of different lengths: the host fetches each, and the step is traced once for each length."""
 
     @functools.cached_property
-    def _train_steps(self) -> Callable[[Iterator, int], Sums]:
-        step = tf.function(self._train_step)
+    def train_steps(self) -> Callable[[Iterator, int], Sums]:
+        step = tf.function(self._train_step, autograph=False)
 
         def train_steps(batches: Iterator, count: int) -> Sums:
             assert count == 1, "iterations_per_loop is 1 where lengths differ"
@@ -77,7 +77,7 @@ class ModelRunner:
         self.history: list[dict[str, Any]] = []
         if tf.io.gfile.exists(self._history_path):
             self.history = read_json(self._history_path, "model_dir")
-        self._estimator = self._build_estimator()
+        self.estimator = self._build_estimator()
 
     def _build_estimator(self) -> Estimator:
         config = self._config
@@ -122,7 +122,7 @@ class ModelRunner:
         while not self.is_trained:
             start, done = time.monotonic(), self.history[-1]["step"] if self.history else 0
             step = next(step for step in self._evaluation_steps() if step > done)
-            self._estimator.train(self._train_input_fn, step, [progress])
+            self.estimator.train(self._train_input_fn, step, [progress])
             scores = self.evaluate("dev")
             self._select(step, scores, time.monotonic() - start)
             after_evaluation(len(self.history), self.history[-1]["score"])
@@ -154,7 +154,7 @@ class ModelRunner:
         score = sum(scores[task.name][task.get_scorer().main_metric] for task in self._tasks) / len(self._tasks)
         best = self.best()
         if best is None or score > best["score"]:
-            checkpoint.save(self._best_dir, step, self._estimator.model.trainable_variables, keep_max=1)
+            checkpoint.save(self._best_dir, step, self.estimator.model.trainable_variables, keep_max=1)
         self.history.append({"step": step, "score": score, "dev": scores, "seconds": seconds})
         write_json(self._history_path, self.history)
 
@@ -171,7 +171,7 @@ class ModelRunner:
         best = self.best()
         if best is None or not self.is_trained:
             raise UserError(f"no finished trial in {self._trial_dir} to score: train first (--do_train)")
-        self._estimator.load(os.path.join(self._best_dir, f"{checkpoint.PREFIX}-{best['step']}"))
+        self.estimator.load(os.path.join(self._best_dir, f"{checkpoint.PREFIX}-{best['step']}"))
         return best
 
     # --- scoring -------------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class ModelRunner:
     def predict(self, task: Task, split: str) -> Iterator[dict[str, Any]]:
         """The outputs of the task's prediction module for each example of `split`."""
         input_fn, _ = self._preprocessor.prepare_predict([task], split)
-        for outputs in self._estimator.predict(input_fn):
+        for outputs in self.estimator.predict(input_fn):
             yield task.complete(split, {name.removeprefix(f"{task.name}/"): value for name, value in outputs.items()})
 
     def remove_training_checkpoints(self) -> None:

@@ -151,6 +151,9 @@ class Estimator:
             # With float16 a step can be skipped: batches are counted apart from updates, or a resumed run would see them twice.
             self._scaling = LossScaling() if config.loss_scaling else None
         self._compiled_gradients = tf.function(self._gradients, jit_compile=config.jit_compile or None, autograph=False)
+        if self.optimizer:
+            # Apart, because it is the same for batches of every shape: tracing it takes as long as an encoder of six layers.
+            self._apply_gradients = tf.function(self.optimizer.apply_gradients, autograph=False)
         self._restored = False
 
     @property
@@ -262,7 +265,7 @@ class Estimator:
         scale = self._scaling.scale.read_value() if self._scaling else tf.ones([])
         gradients, sums = self._over_replicas(self._compiled_gradients(features, denominators, self._batch_step(), scale))
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients]) if self._scaling else tf.constant(True)
-        norm = self.optimizer.apply_gradients(gradients, self.global_step.read_value(), finite)
+        norm = self._apply_gradients(gradients, self.global_step.read_value(), finite)
         sums = {**sums, "steps": tf.ones([]), "gradient_norm": norm, "learning_rate": self.optimizer.learning_rate(self.global_step)}
         if self._scaling:
             sums |= {"loss_scale": scale, "gradient_norm": tf.where(finite, norm, 0.0)}  # an overflow is no news in float16

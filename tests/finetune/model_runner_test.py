@@ -72,7 +72,7 @@ def test_pretrained_weights_are_taken(build, tmp_path):
     shape = BertConfig(19, 16, 1, 2, 32, max_position_embeddings=32)
     prefix = checkpoint.save(str(tmp_path / "start"), 1, BertModel(shape, seed=9).trainable_variables, keep_max=1)
     name = "electra/encoder/layer_0/output/dense/kernel"
-    models = [build(tmp_path / "trial", init_checkpoint=start)._estimator.model for start in (str(tmp_path / "start"), "none")]
+    models = [build(tmp_path / "trial", init_checkpoint=start).estimator.model for start in (str(tmp_path / "start"), "none")]
     loaded, random = ({variable_name(variable): variable.numpy() for variable in model.trainable_variables}[name] for model in models)
     np.testing.assert_array_equal(loaded, checkpoint.read(prefix, [name])[name])
     assert not np.array_equal(random, loaded)
@@ -133,7 +133,7 @@ def pretend(runner, monkeypatch, scores, num_steps=42) -> list[int]:
     trained, scores = [], iter(scores)
     monkeypatch.setattr(runner, "train_steps", num_steps)
     monkeypatch.setattr(runner, "evaluate", lambda split: {"nsmc": {"accuracy": next(scores), "loss": 1.0}})
-    monkeypatch.setattr(runner._estimator, "train", lambda input_fn, max_steps, hooks: trained.append(max_steps))
+    monkeypatch.setattr(runner.estimator, "train", lambda input_fn, max_steps, hooks: trained.append(max_steps))
     return trained
 
 
@@ -173,7 +173,7 @@ def test_a_trial_killed_before_or_after_its_early_stop_ends_the_same(build, tmp_
         before.load_best()
     before.train()
     after = build(tmp_path / "broken", **user)
-    monkeypatch.setattr(after._estimator, "train", None)
+    monkeypatch.setattr(after.estimator, "train", None)
     after.train()
     assert [entry["score"] for entry in after.history] == [entry["score"] for entry in whole.history]
     assert after.load_best()["step"] == whole.load_best()["step"]
@@ -204,7 +204,7 @@ def test_without_a_finished_trial_there_is_nothing_to_score(build, tmp_path):
 
 
 def test_seeds_give_different_starts_and_orders(build, tmp_path):
-    first, second = (build(tmp_path / str(seed), seed=seed)._estimator.model for seed in (1, 2))
+    first, second = (build(tmp_path / str(seed), seed=seed).estimator.model for seed in (1, 2))
     assert not np.array_equal(first.heads[0].classifier.kernel, second.heads[0].classifier.kernel)
 
 

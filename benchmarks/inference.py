@@ -1,0 +1,92 @@
+"""Times a fine-tuned model at work: one text at a time, and many, ours against transformers on PyTorch, in turns.
+
+    python benchmarks/inference.py --data_dir=work/vocab40k --raw_data_dir=DATA --output_dir=work/inference
+
+Throughput: the texts of --batches training batches, of similar length each, PyTorch's cut to their longest row. Latency: the same texts one
+by one. Both from piece ids on the host to numpy logits on the host. Flags as for benchmarks/finetuning.py. Writes inference.json, two tables.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from benchmarks import contest
+from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read_flags, to_torch, torch_classifier, write
+from model import command
+from model.estimator import InputContext
+
+_SINGLE_TEXTS = 64  # texts that latency is measured on
+
+
+def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
+    """The first texts as batches of one, each padded to the next of `lengths`."""
+    rows = []
+    for batch in batches[:: max(1, len(batches) // _SINGLE_TEXTS)]:
+        length = next(each for each in lengths if each >= batch["input_mask"][0].sum())
+        rows.append({name: value[:1, :length] if value.ndim > 1 else value[:1] for name, value in batch.items()})
+    return rows
+
+
+def our_predictions(setting: Setting, batches: list[Batch]) -> Callable[[int], Any]:
+    estimator = setting.runner().estimator
+    estimator.restore_or_initialize()
+    made = [{**batch, "is_real": tf.ones([len(batch["input_ids"])])} for batch in batches]
+    tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in made]
+
+    def repeat(times: int) -> None:
+        for _ in range(times):
+            for _ in estimator.predict(lambda context: tensors):  # type: ignore[arg-type, return-value]
+                pass
+
+    return repeat
+
+
+def torch_predictions(setting: Setting, batches: list[Batch], is_compiled: bool) -> Callable[[int], Any]:
+    from benchmarks.torch_rivals import inference
+
+    (task,) = setting.tasks
+    predict = inference(torch_classifier(setting.start, len(task.labels)), setting.config.precision or "float32", is_compiled)
+    inputs = [to_torch(batch, ("input_ids", "input_mask", "segment_ids"), pads=is_compiled) for batch in batches]
+
+    def repeat(times: int) -> None:
+        for _ in range(times):
+            for batch in inputs:
+                predict(*batch).cpu().numpy()
+
+    return repeat
+
+
+def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
+    from finetune.preprocessing import padded_lengths
+
+    setting = Setting(spec)
+    batches = setting.batches()
+    if spec["one_by_one"]:
+        batches = single_rows(batches, padded_lengths(setting.config.max_seq_length, halfway=True))
+    return our_predictions(setting, batches) if spec["kind"] == "ours" else torch_predictions(setting, batches, spec["is_compiled"])
+
+
+def main() -> None:
+    if flags.FLAGS.rival:
+        contest.answer(make_rival(json.loads(flags.FLAGS.rival)))
+        return
+    specs, output_dir = read_flags()
+    setting = Setting(next(iter(specs.values())))
+    batches = setting.batches()
+    results = {}
+    for what, one_by_one in (("throughput", False), ("latency", True)):
+        rivals = {name: {**spec, "one_by_one": one_by_one} for name, spec in specs.items()}
+        results[what] = contest.race(__file__, rivals, flags.FLAGS.rounds, times=1, warm_up=2)
+        texts = len(single_rows(batches, [setting.config.max_seq_length])) if one_by_one else sum(len(batch["input_ids"]) for batch in batches)
+        print(f"{make_table(results[what], texts, what)}\n")
+        for row in results[what]:
+            row["milliseconds"] = 1000 * row["seconds"] / texts
+    write(output_dir, "inference", specs, **results)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
