@@ -2,8 +2,9 @@
 
     python benchmarks/inference.py --data_dir=work/vocab40k --raw_data_dir=DATA --output_dir=work/inference
 
-Throughput: the texts of --batches training batches, of similar length each, PyTorch's cut to their longest row. Latency: the same texts one
-by one. Both from piece ids on the host to numpy logits on the host. Flags as for benchmarks/finetuning.py. Writes inference.json, two tables.
+Throughput: --batches batches of texts of the test split, sorted by length and padded as run_prediction.py does, PyTorch's cut to their
+longest row. Latency: some of them one by one. Both from piece ids on the host to numpy logits on the host. Flags as for
+benchmarks/finetuning.py. Writes inference.json and prints two tables.
 """
 
 import json
@@ -15,16 +16,22 @@ from absl import flags
 
 from benchmarks import contest
 from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read_flags, to_torch, torch_classifier, write
+from finetune.preprocessing import padded_lengths
 from model import command
 from model.estimator import InputContext
 
-_SINGLE_TEXTS = 64  # texts that latency is measured on
+def test_batches(setting: Setting, count: int) -> list[Batch]:
+    """The batches of run_prediction.py on the first texts of the test split."""
+    (task,) = setting.tasks
+    examples = task.get_examples("test")[: count * setting.config.predict_batch_size]
+    input_fn, _ = setting.preprocessor.prepare_examples(task, examples)
+    return [{name: value.numpy() for name, value in batch.items()} for batch in input_fn(InputContext(0))]
 
 
 def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
-    """The first texts as batches of one, each padded to the next of `lengths`."""
+    """One text of each batch, padded to the next of `lengths`."""
     rows = []
-    for batch in batches[:: max(1, len(batches) // _SINGLE_TEXTS)]:
+    for batch in batches:
         length = next(each for each in lengths if each >= batch["input_mask"][0].sum())
         rows.append({name: value[:1, :length] if value.ndim > 1 else value[:1] for name, value in batch.items()})
     return rows
@@ -33,8 +40,8 @@ def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
 def our_predictions(setting: Setting, batches: list[Batch]) -> Callable[[int], Any]:
     estimator = setting.runner().estimator
     estimator.restore_or_initialize()
-    made = [{**batch, "is_real": tf.ones([len(batch["input_ids"])])} for batch in batches]
-    tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in made]
+    estimator.model.encoder.freeze()  # as finetune.prediction does
+    tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in batches]
 
     def repeat(times: int) -> None:
         for _ in range(times):
@@ -60,10 +67,8 @@ def torch_predictions(setting: Setting, batches: list[Batch], is_compiled: bool)
 
 
 def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
-    from finetune.preprocessing import padded_lengths
-
     setting = Setting(spec)
-    batches = setting.batches()
+    batches = test_batches(setting, spec["batches"])
     if spec["one_by_one"]:
         batches = single_rows(batches, padded_lengths(setting.config.max_seq_length, halfway=True))
     return our_predictions(setting, batches) if spec["kind"] == "ours" else torch_predictions(setting, batches, spec["is_compiled"])
@@ -74,13 +79,12 @@ def main() -> None:
         contest.answer(make_rival(json.loads(flags.FLAGS.rival)))
         return
     specs, output_dir = read_flags()
-    setting = Setting(next(iter(specs.values())))
-    batches = setting.batches()
+    batches = test_batches(Setting(next(iter(specs.values()))), flags.FLAGS.batches)
     results = {}
     for what, one_by_one in (("throughput", False), ("latency", True)):
         rivals = {name: {**spec, "one_by_one": one_by_one} for name, spec in specs.items()}
         results[what] = contest.race(__file__, rivals, flags.FLAGS.rounds, times=1, warm_up=2)
-        texts = len(single_rows(batches, [setting.config.max_seq_length])) if one_by_one else sum(len(batch["input_ids"]) for batch in batches)
+        texts = len(batches) if one_by_one else int(sum(batch["is_real"].sum() for batch in batches))
         print(f"{make_table(results[what], texts, what)}\n")
         for row in results[what]:
             row["milliseconds"] = 1000 * row["seconds"] / texts

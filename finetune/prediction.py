@@ -68,6 +68,7 @@ class Predictor:
 
         self._estimator = Estimator(model_fn, RunConfig(self.folder))
         self._estimator.load(self.folder)
+        self._estimator.model.encoder.freeze()
         self._lock = threading.Lock()  # the tokenizer's memory and the analyser are for one thread at a time
 
     def predict(self, texts: Sequence[Texts]) -> list[dict[str, Any]]:

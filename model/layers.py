@@ -93,12 +93,17 @@ class Dense(tf.Module):
     def __init__(self, scope: str, inputs: int, outputs: int, initializer: Initializer, seed: int, dtype: tf.DType = tf.float32):
         super().__init__()
         self.dtype = dtype
+        self._frozen_kernel: tf.Tensor | None = None
         self.kernel = create_variable(f"{scope}/kernel", (inputs, outputs), initializer, seed)
         self.bias = create_variable(f"{scope}/bias", (outputs,), zeros, seed)
 
     def matmul(self, x: tf.Tensor) -> tf.Tensor:
         """x [..., inputs] -> x kernel [..., outputs] in the compute type, for a fused function that adds the bias itself."""
-        return matmul(x, self.kernel, self.dtype)
+        return matmul(x, self.kernel if self._frozen_kernel is None else self._frozen_kernel, self.dtype)
+
+    def freeze(self) -> None:
+        """Keeps the kernel in the compute type: for a model whose weights will not change any more, before it is traced."""
+        self._frozen_kernel = tf.cast(self.kernel, self.dtype)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """x [..., inputs] -> float32 [..., outputs]."""

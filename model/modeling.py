@@ -214,6 +214,7 @@ class TransformerLayer(tf.Module):
         self.intermediate = dense("intermediate/dense", width, config.intermediate_size)
         self.output = dense("output/dense", config.intermediate_size, width)
         self.output_norm = LayerNorm(f"{scope}/output/LayerNorm", width, seed)
+        self._frozen_merged: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def __call__(self, x: Activations, adder: tf.Tensor, random: RandomState | None, site: str) -> Activations:
         """x [B, L, D], adder float32 [B, 1, 1 or L, L] -> [B, L, D]."""
@@ -229,10 +230,8 @@ class TransformerLayer(tf.Module):
     def attend(self, x: tf.Tensor, adder: tf.Tensor, random: RandomState | None, site: str) -> tf.Tensor:
         """Multi-head scaled dot-product attention. x [B, L, D] -> [B, L, D], both in the compute type."""
         heads, size, length = self.config.num_attention_heads, self.config.head_size, size_of(x, 1)
-        layers = (self.query, self.key, self.value)
-        kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)  # [D, 3 D]: one product instead of three
-        bias = tf.concat([layer.bias for layer in layers], 0)
-        merged = matmul_bias(x, kernel, bias, self.dtype)
+        kernel, bias = self._frozen_merged or self._merge()
+        merged = matmul_bias(x, kernel, bias)
         merged = tf.transpose(tf.reshape(merged, [-1, length, 3, heads, size]), [2, 0, 3, 1, 4])  # [3, B, H, L, K]
         query, key, value = tf.unstack(merged)
         scores = tf.matmul(query, key, transpose_b=True)  # [B, H, L, L]
@@ -241,6 +240,18 @@ class TransformerLayer(tf.Module):
         probabilities = attention_probabilities(scores, adder, 1.0 / math.sqrt(size), bits, rate)
         context = tf.transpose(tf.matmul(probabilities, value), [0, 2, 1, 3])  # [B, L, H, K]
         return tf.reshape(context, [-1, length, heads * size])
+
+    def _merge(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Query, key and value as one product instead of three: kernel [D, 3 D] and bias [3 D] in the compute type."""
+        layers = (self.query, self.key, self.value)
+        kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)
+        return kernel, tf.cast(tf.concat([layer.bias for layer in layers], 0), self.dtype)
+
+    def freeze(self) -> None:
+        """Keeps what is made of the weights alone: see Dense.freeze."""
+        self._frozen_merged = self._merge()
+        for dense in (self.attention_output, self.intermediate, self.output):
+            dense.freeze()
 
 
 class BertModel(tf.Module):
@@ -278,6 +289,12 @@ class BertModel(tf.Module):
         """The word embeddings, [V, E]."""
         return self.embeddings.word_embeddings
 
+    def freeze(self) -> None:
+        """Makes passes cheaper in a model whose weights will not change any more; call it before the first pass is traced."""
+        for part in (self.projection, *self.layers):
+            if part is not None:
+                part.freeze()
+
     def __call__(
         self,
         input_ids: tf.Tensor,
@@ -311,10 +328,9 @@ class BertModel(tf.Module):
         return BertOutput(x, outputs, embedding_output, pooler_output)
 
 
-def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """x [B, L, M] times kernel [M, N] plus bias [N] -> `dtype` [B * L, N]."""
-    flat = tf.reshape(tf.cast(x, dtype), [-1, kernel.shape[0]])
-    return tf.nn.bias_add(tf.matmul(flat, kernel), tf.cast(bias, dtype))
+def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """x [B, L, M] times kernel [M, N] plus bias [N], all of one type -> [B * L, N]."""
+    return tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel), bias)
 
 
 def attention_adder(input_mask: tf.Tensor, ltr: bool = False, rtl: bool = False) -> tf.Tensor:
