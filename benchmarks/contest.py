@@ -32,8 +32,8 @@ class Usage:
 class Rival:
     """A process that was started for `spec` by `script`."""
 
-    def __init__(self, script: str, name: str, spec: Mapping[str, Any]):
-        self.name, self.spec, self.usages = name, dict(spec), list[Usage]()
+    def __init__(self, script: str, name: str, spec: Any):
+        self.name, self.usages = name, list[Usage]()
         command = [sys.executable, script, f"--rival={json.dumps(spec)}"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -68,7 +68,7 @@ class Rival:
         }
 
 
-def race(script: str, specs: Mapping[str, Mapping[str, Any]], rounds: int, times: int, warm_up: int) -> list[dict[str, Any]]:
+def race(script: str, specs: Mapping[str, Any], rounds: int, times: int, warm_up: int) -> list[dict[str, Any]]:
     """Summaries of the rivals `specs` (name -> what the script is told), after `warm_up` repetitions each and `rounds` rounds in turns."""
     rivals = []
     try:
@@ -79,7 +79,9 @@ def race(script: str, specs: Mapping[str, Mapping[str, Any]], rounds: int, times
         for number in range(rounds):
             for rival in rivals:
                 rival.usages.append(rival.measure(times))
-            logging.info("round %d of %d: %s", number + 1, rounds, ", ".join(f"{rival.name} {rival.usages[-1].wall:.4f} s" for rival in rivals))
+            logging.info(
+                "round %d of %d: %s", number + 1, rounds, ", ".join(f"{rival.name} {rival.usages[-1].wall:.4f} s" for rival in rivals)
+            )
         return [rival.summary() for rival in rivals]
     finally:
         for rival in rivals:

@@ -20,6 +20,7 @@ from finetune.preprocessing import padded_lengths
 from model import command
 from model.estimator import InputContext
 
+
 def test_batches(setting: Setting, count: int) -> list[Batch]:
     """The batches of run_prediction.py on the first texts of the test split."""
     (task,) = setting.tasks

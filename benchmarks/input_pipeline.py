@@ -60,7 +60,9 @@ def main() -> None:
     row = (f"{statistics.median(reading):,.0f}", f"{statistics.median(training):,.1f}", f"{times:,.0f}")
     print(contest.table([("records read per second", "examples the step consumes per second", "times"), row]))
     os.makedirs(output_dir, exist_ok=True)
-    write_json(os.path.join(output_dir, "input_pipeline.json"), {"settings": settings, "reading": reading, "training": training, "times": times})
+    write_json(
+        os.path.join(output_dir, "input_pipeline.json"), {"settings": settings, "reading": reading, "training": training, "times": times}
+    )
 
 
 def define_flags() -> None:

@@ -194,7 +194,12 @@ def main() -> None:
         logging.info("matrix products in %s: %.2f TFLOP/s", precision, peaks[precision] / 1e12)
     rows = contest.race(__file__, specs, flags.FLAGS.rounds, flags.FLAGS.steps, warm_up=3)
     describe(rows, config, peaks)
-    result: dict[str, Any] = {"settings": settings, "processor": platform.processor(), "cores": os.cpu_count(), "device": device_kind(False)}
+    result: dict[str, Any] = {
+        "settings": settings,
+        "processor": platform.processor(),
+        "cores": os.cpu_count(),
+        "device": device_kind(False),
+    }
     result |= {"peaks": peaks, "rivals": rows}
     print(make_table(rows))
     if flags.FLAGS.profile:
