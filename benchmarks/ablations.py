@@ -2,7 +2,8 @@
 
     python benchmarks/ablations.py --output_dir=work/ablations
 
-Flags as for benchmarks/pretraining_step.py. Every variant computes the same up to rounding and random draws. Writes ablations.json and a table.
+Flags as for benchmarks/pretraining_step.py. Every variant computes the same up to rounding and random draws. Writes ablations.json, and
+prints a table.
 """
 
 import contextlib
@@ -82,7 +83,7 @@ def casts_apart() -> None:
         outputs = fused(tf.cast(x, tf.float32), *others).exact
         return Activations(outputs, tf.cast(outputs, x.dtype))
 
-    modeling.residual_layer_norm = residual_layer_norm
+    modeling.residual_layer_norm = residual_layer_norm  # type: ignore[assignment]
 
 
 def noise_of_32_bits() -> None:

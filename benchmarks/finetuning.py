@@ -19,6 +19,7 @@ from absl import flags
 from benchmarks import contest
 from benchmarks.pretraining_step import RIVALS
 from configure_finetuning import FinetuningConfig
+from finetune.classification.classification_tasks import ClassificationTask
 from finetune.model_runner import ModelRunner
 from finetune.preprocessing import Preprocessor
 from finetune.starting_point import StartingPoint, find_starting_point
@@ -37,8 +38,11 @@ class Setting:
     def __init__(self, spec: Mapping[str, Any]):
         values = {"init_checkpoint": "none", "task_names": [spec["task"]], **spec["settings"], "precision": spec["precision"]}
         self.config = FinetuningConfig.create("benchmark", spec["data_dir"], values)
-        self.tasks, self.start = get_tasks(self.config), find_starting_point(self.config)
-        self.preprocessor = Preprocessor(self.config, self.tasks, self.start.tokenizer)
+        (task,) = get_tasks(self.config)
+        if not isinstance(task, ClassificationTask):
+            raise UserError(f"task {task.name!r} has no labels for whole texts (--task)")
+        self.task, self.start = task, find_starting_point(self.config)
+        self.preprocessor = Preprocessor(self.config, [task], self.start.tokenizer)
         self._count = spec["batches"]
 
     def batches(self) -> list[Batch]:
@@ -48,7 +52,7 @@ class Setting:
         return [{name: value.numpy() for name, value in batch.items()} for batch in dataset]
 
     def runner(self) -> ModelRunner:
-        return ModelRunner(self.config, self.tasks, self.preprocessor, self.start, "", self.config.seed)
+        return ModelRunner(self.config, [self.task], self.preprocessor, self.start, "", self.config.seed)
 
 
 def cycle(batches: list[Batch]) -> Iterator[dict[str, tf.Tensor]]:
@@ -92,7 +96,7 @@ def torch_classifier(start: StartingPoint, labels: int) -> Any:
 def torch_steps(setting: Setting, is_compiled: bool) -> Callable[[int], Any]:
     from benchmarks.torch_rivals import training_step
 
-    (task,) = setting.tasks
+    task = setting.task
     model = torch_classifier(setting.start, len(task.labels))
     step = training_step(model, list(model.parameters()), setting.config.precision or "float32", is_compiled)
     names = ("input_ids", "input_mask", "segment_ids", f"{task.name}_label_ids")

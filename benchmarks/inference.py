@@ -9,13 +9,14 @@ benchmarks/finetuning.py. Writes inference.json and prints two tables.
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 from absl import flags
 
 from benchmarks import contest
 from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read_flags, to_torch, torch_classifier, write
+from finetune.finetuning_model import FinetuningModel
 from finetune.preprocessing import padded_lengths
 from model import command
 from model.estimator import InputContext
@@ -23,7 +24,7 @@ from model.estimator import InputContext
 
 def test_batches(setting: Setting, count: int) -> list[Batch]:
     """The batches of run_prediction.py on the first texts of the test split."""
-    (task,) = setting.tasks
+    task = setting.task
     examples = task.get_examples("test")[: count * setting.config.predict_batch_size]
     input_fn, _ = setting.preprocessor.prepare_examples(task, examples)
     return [{name: value.numpy() for name, value in batch.items()} for batch in input_fn(InputContext(0))]
@@ -41,7 +42,7 @@ def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
 def our_predictions(setting: Setting, batches: list[Batch]) -> Callable[[int], Any]:
     estimator = setting.runner().estimator
     estimator.restore_or_initialize()
-    estimator.model.encoder.freeze()  # as finetune.prediction does
+    cast(FinetuningModel, estimator.model).encoder.freeze()  # as finetune.prediction does
     tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in batches]
 
     def repeat(times: int) -> None:
@@ -55,8 +56,7 @@ def our_predictions(setting: Setting, batches: list[Batch]) -> Callable[[int], A
 def torch_predictions(setting: Setting, batches: list[Batch], is_compiled: bool) -> Callable[[int], Any]:
     from benchmarks.torch_rivals import inference
 
-    (task,) = setting.tasks
-    predict = inference(torch_classifier(setting.start, len(task.labels)), setting.config.precision or "float32", is_compiled)
+    predict = inference(torch_classifier(setting.start, len(setting.task.labels)), setting.config.precision or "float32", is_compiled)
     inputs = [to_torch(batch, ("input_ids", "input_mask", "segment_ids"), pads=is_compiled) for batch in batches]
 
     def repeat(times: int) -> None:

@@ -33,7 +33,7 @@ from pretrain.pretrain_data import SpecialTokens
 from pretrain.pretraining_model import get_generator_config, get_model_config
 from pretrain.pretraining_run import Vocabulary
 
-RIVALS = {
+RIVALS: dict[str, dict[str, Any]] = {
     "ours-bfloat16": {"kind": "ours", "precision": "bfloat16"},
     "ours-float32": {"kind": "ours", "precision": "float32"},
     "torch-bfloat16": {"kind": "torch", "precision": "bfloat16", "is_compiled": False},
@@ -89,12 +89,12 @@ def torch_steps(config: PretrainingConfig, is_compiled: bool) -> Callable[[int],
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = get_model_config(config, config.vocab_size)
     width = config.embedding_size or shape.hidden_size
-    networks = [to_electra_config(each, width) for each in (shape, get_generator_config(config, shape))]
-    model = ReplacedTokenDetection(*networks, SPECIAL.mask, config.gen_weight, config.disc_weight).to(device)
+    discriminator, generator = (to_electra_config(each, width) for each in (shape, get_generator_config(config, shape)))
+    model = ReplacedTokenDetection(discriminator, generator, SPECIAL.mask, config.gen_weight, config.disc_weight).to(device)
     step = training_step(model, list(model.parameters()), config.precision, is_compiled)
     examples = make_examples(config)
-    generator = np.random.default_rng(1)
-    rows = [generator.permutation(config.max_seq_length - 2)[: config.max_predictions_per_seq] + 1 for _ in examples["input_ids"]]
+    draws = np.random.default_rng(1)
+    rows = [draws.permutation(config.max_seq_length - 2)[: config.max_predictions_per_seq] + 1 for _ in examples["input_ids"]]
     inputs = [torch.tensor(np.asarray(value, np.int64), device=device) for value in (*examples.values(), np.stack(rows))]
 
     def repeat(times: int) -> None:
@@ -166,13 +166,13 @@ def profile(repeat: Callable[[int], Any], times: int) -> dict[str, float]:
         (path,) = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
         with open(path, "rb") as file:
             space.ParseFromString(file.read())
-    seconds: dict[str, float] = collections.Counter()
+    seconds: collections.Counter[str] = collections.Counter()
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
                 name, _, kind = plane.event_metadata[event.metadata_id].name.partition(":")
                 if kind and name and not kind.startswith(":"):
-                    seconds[kind.partition("#")[0]] += event.duration_ps / 1e12 / times
+                    seconds[kind.partition("#")[0]] += event.duration_ps / 1e12 / times  # type: ignore[assignment]
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 

@@ -63,12 +63,10 @@ class Predictor:
         self._preprocessor = Preprocessor(config, [self.task], start.tokenizer)
         dtype = devices.compute_dtype(mixed_precision, precision, devices.device_kind(use_tpu=False))
 
-        def model_fn() -> FinetuningModel:
-            return FinetuningModel(config, [self.task], start.bert_config, start.embedding_size, config.seed, dtype)
-
-        self._estimator = Estimator(model_fn, RunConfig(self.folder))
+        model = FinetuningModel(config, [self.task], start.bert_config, start.embedding_size, config.seed, dtype)
+        self._estimator = Estimator(lambda: model, RunConfig(self.folder))
         self._estimator.load(self.folder)
-        self._estimator.model.encoder.freeze()
+        model.encoder.freeze()
         self._lock = threading.Lock()  # the tokenizer's memory and the analyser are for one thread at a time
 
     def predict(self, texts: Sequence[Texts]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""benchmarks/ of speed on tiny shapes: rivals take turns and compute the same, variants of the step too, and every script writes its table."""
+"""Benchmarks of speed on tiny shapes: rivals take turns and compute the same, variants of the step too, and scripts write their tables."""
 
 import itertools
 import json
@@ -153,7 +153,7 @@ def test_dropout_from_32_bits_drops_the_same_share(restored):
 
 
 @pytest.fixture
-def spec(home, tiny):
+def spec(home, tiny):  # noqa: F811
     tiny = {name: value for name, value in tiny.items() if name != "init_checkpoint"}
     return {**SPEC, "data_dir": str(home), "settings": tiny}
 
@@ -232,16 +232,16 @@ def test_the_soak_trains_evaluates_and_measures(run_script, monkeypatch, tmp_pat
     from tests.run_pretraining_test import HPARAMS, make_home
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    home = make_home(tmp_path / "home")
+    data = make_home(tmp_path / "home")
     settings = {name: value for name, value in HPARAMS.items() if name not in ("num_train_steps", "log_steps", "save_checkpoints_steps")}
-    arguments = [f"--data_dir={home}", f"--output_dir={tmp_path}", "--minutes=0.05", "--save_checkpoints_steps=20"]
+    arguments = [f"--data_dir={data}", f"--output_dir={tmp_path}", "--minutes=0.05", "--save_checkpoints_steps=20"]
     table = run_script("benchmarks/soak.py", *arguments, f"--hparams={json.dumps(settings)}").stdout
     rows = json.loads((tmp_path / "soak.json").read_text())["rows"]
     assert "the last third" in table and rows[0]["step"] == 10 and all(row["memory"] > 2**27 for row in rows)
     assert (tmp_path / "model" / "checkpoint").exists()
     reading = run_script(
         "benchmarks/input_pipeline.py",
-        f"--data_dir={home}",
+        f"--data_dir={data}",
         f"--output_dir={tmp_path}",
         "--rounds=1",
         f"--hparams={json.dumps({**settings, 'vocab_size': 300})}",

@@ -1,0 +1,1 @@
+"""Commands that make the figures in docs/; not installed."""
