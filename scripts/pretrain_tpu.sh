@@ -21,7 +21,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$ROOT/scripts/pretrain_steps.sh"
 
 tpu_name=local
-parse_flags "corpus_dir output_dir work_dir tpu_name tpu_zone gcp_project" "$@"
+parse_flags "corpus_dir output_dir num_processes work_dir tpu_name tpu_zone gcp_project" "$@"
 [[ -n "${corpus_dir:-}" ]] || fail "--corpus_dir is required: the folder of text to train on"
 [[ "${output_dir:-}" == gs://?* ]] || fail "--output_dir must be a gs:// folder, since a TPU reads from a bucket, got '${output_dir:-}'"
 check_input "$corpus_dir"
