@@ -250,9 +250,9 @@ class Estimator:
 
     @functools.cached_property
     def _train_steps(self) -> Callable[[Iterator, int], Sums]:
-        def train_steps(batches: Iterator, count: int) -> Sums:
+        def train_steps(batches: Iterator, count: tf.Tensor | None) -> Sums:
             sums = self._train_step(next(batches))
-            if count == 1:
+            if count is None:
                 return sums
 
             def one_more(index: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
@@ -260,7 +260,9 @@ class Estimator:
 
             return tf.while_loop(lambda index, _: index < count, one_more, (tf.constant(1), sums))[1]
 
-        return tf.function(train_steps, autograph=False)
+        traced = tf.function(train_steps, autograph=False)
+        # A tensor, so that a loop of another number of steps, as before a checkpoint, is not compiled anew.
+        return lambda batches, count: traced(batches, tf.constant(count) if count > 1 else None)
 
     def _train_step(self, features: Features) -> Sums:
         results = self.strategy.run(self._replica_step, args=(features,))
@@ -394,14 +396,24 @@ class Estimator:
     def predict(self, input_fn: InputFn) -> Iterator[dict[str, np.ndarray]]:
         """Yields the model's outputs for each example, in order."""
         self.restore_or_initialize()
-        for features in input_fn(InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)):
-            outputs = {name: value.numpy() for name, value in self._predict_step(features).items()}
-            for row in np.flatnonzero(features["is_real"].numpy()):
+        context = InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)
+        for features in self._iterate(input_fn, context) if self._on_tpu else input_fn(context):
+            outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), self._predict_step(features))
+            for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
                 yield {name: value[row] for name, value in outputs.items()}
 
     @functools.cached_property
-    def _predict_step(self) -> Callable[[Features], Sums]:
-        return tf.function(self.model.predict, autograph=False)
+    def _predict_step(self) -> Callable[[Features], Any]:
+        """On one device, and by each of several workers, for all examples; only TPUs share the work: their hosts are no match for them."""
+
+        def replica(features: Features) -> Any:
+            return self.model.predict(features), features["position"], features["is_real"]
+
+        def step(features: Features) -> Any:
+            results = self.strategy.run(replica, args=(features,))
+            return tf.nest.map_structure(lambda value: tf.concat(self.strategy.experimental_local_results(value), 0), results)
+
+        return tf.function(step if self._on_tpu else replica, autograph=False)
 
 
 class LossScaling(tf.Module):

@@ -232,10 +232,10 @@ def split_runs(tmp_path_factory, start_tiny, tiny) -> dict[str, dict[str, np.nda
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accumulated", "2 replicas", "4 replicas", "2 replicas, accumulated"])
 def test_32_at_once_are_4_times_8_are_2_replicas_of_16_are_4_of_8_are_2_of_2_times_8(split_runs, name):
-    """And so is an evaluation that counts every example once."""
+    """And so are an evaluation that counts every example once, and predictions in their order, spread over the replicas."""
     whole = split_runs["whole"]
     assert len({whole[f"{step}/trace_masks"].tobytes() for step in range(3)}) == 3  # every step masks anew
-    assert whole["metrics/examples"] == 80 and np.isfinite(whole["metrics/loss"])
+    assert whole["metrics/examples"] == len(whole["predictions"]) == 80 and np.isfinite(whole["metrics/loss"])
     assert_same_training(whole, split_runs[name])
 
 

@@ -196,6 +196,12 @@ class Recorder(Hook):
 # --- runs in a process of their own -----------------------------------------------------------------------------------------------
 
 
+class SpreadEstimator(Estimator):
+    """Predicts over all replicas, as on a TPU."""
+
+    _on_tpu = True
+
+
 def write_shards(folder: str, readable: Collection[int] = range(4)) -> RecordSet:
     """The rows in four shards of as many bytes as ever, of which only those that are `readable` can be read."""
     os.makedirs(folder)
@@ -214,7 +220,7 @@ def write_shards(folder: str, readable: Collection[int] = range(4)) -> RecordSet
 def _train_traced(folder: str, name: str, records: RecordSet, held_out: RecordSet, **options: Any) -> None:
     """Three steps over global batches of 32 from two input streams and an evaluation over 80 examples, the last batch half full.
 
-    Weights, the evaluation's metrics, and traces of masks and samples go to FOLDER/NAME.npz.
+    Weights, the evaluation's metrics, predictions, and traces of masks and samples go to FOLDER/NAME.npz.
     """
     TracedModel.traces = []
     estimator = pretraining_estimator(os.path.join(folder, name), train_batch_size=32, traced=True, **options)
@@ -225,6 +231,9 @@ def _train_traced(folder: str, name: str, records: RecordSet, held_out: RecordSe
     metrics = estimator.evaluate(eval_input_fn(held_out, LENGTH))
     traces = {f"{step}/{key}": value for step, trace in enumerate(TracedModel.traces) for key, value in trace.items()}
     metrics = {f"metrics/{key}": np.array(value) for key, value in metrics.items()}
+    if isinstance(estimator.strategy, tf.distribute.MirroredStrategy):
+        estimator.__class__ = SpreadEstimator
+    metrics["predictions"] = np.array([row["is_fake"] for row in estimator.predict(eval_input_fn(held_out, LENGTH))])
     np.savez(os.path.join(folder, f"{name}.npz"), **values_of(estimator), **traces, **metrics)
 
 
