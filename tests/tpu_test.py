@@ -4,18 +4,24 @@ No TPU is needed, and none was used: that TPUs take the steps is not shown here 
 """
 
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from configure_pretraining import PretrainingConfig
 from finetune.model_runner import ModelRunner
 from finetune.preprocessing import Preprocessor
 from finetune.starting_point import find_starting_point
 from finetune.task_builder import get_tasks
 from model import devices
+from model.command import read_json
 from model.estimator import InputContext, ModeKeys
+from pretrain import pretraining_run
 from tests.finetune.conftest import home, make_config, tiny  # noqa: F401 (fixtures)
 from tests.model import tiny_training
+from tests.run_pretraining_test import HELD_OUT, HPARAMS, make_home
 
 # Their results are constants to XLA, which is why their shapes need not be.
 COMPUTED_BY_THE_COMPILER = {"BroadcastGradientArgs"}
@@ -149,6 +155,27 @@ def test_loops_of_any_number_of_steps_share_one_graph(tmp_path):
     estimator._train_step = lambda features: calls.append(1) or original(features)
     estimator.train(tiny_training.toy_inputs(), 11)
     assert len(calls) == 2  # the first step and the body of the loop
+
+
+@pytest.mark.slow
+def test_pretraining_lives_in_a_bucket_from_end_to_end(tmp_path):
+    """TensorFlow's file system in memory stands for gs://: data, vocabulary, checkpoints, curves and results, and going on from them."""
+    local, bucket = make_home(tmp_path / "home"), "ram://pretraining"
+    for path in (path for path in local.rglob("*") if path.is_file()):
+        copy = f"{bucket}/{path.relative_to(local)}"
+        tf.io.gfile.makedirs(copy.rpartition("/")[0])
+        tf.io.gfile.copy(str(path), copy)
+    for steps in (4, 6):
+        settings = {**HPARAMS, "num_train_steps": steps, "save_checkpoints_steps": 4, "do_eval": True}
+        pretraining_run.run(PretrainingConfig.create("mini", bucket, settings))
+    model_dir = f"{bucket}/models/mini"
+    with tf.io.gfile.GFile(f"{model_dir}/train_metrics.jsonl") as file:
+        assert [json.loads(line)["step"] for line in file.read().splitlines()] == [1, 2, 3, 4, 5, 6]
+    results = read_json(f"{model_dir}/results/unsup_results.json", "results_txt")
+    assert results["global_step"] == 6 and results["examples"] == HELD_OUT
+    checkpoints = {f"model.ckpt-{step}.{suffix}" for step in (4, 6) for suffix in ("index", "data-00000-of-00001")}
+    others = {"checkpoint", "config.json", "events", "loss_curve.png", "results", "train_metrics.jsonl"}
+    assert others | checkpoints <= set(tf.io.gfile.listdir(model_dir))
 
 
 def test_finetuning_is_fit_for_a_tpu(make_config, tmp_path, monkeypatch):  # noqa: F811
