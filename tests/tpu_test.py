@@ -3,7 +3,6 @@
 No TPU is needed, and none was used: that TPUs take the steps is not shown here (docs/tpu.md).
 """
 
-
 import json
 
 import numpy as np
