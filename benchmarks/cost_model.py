@@ -3,7 +3,8 @@
     PYTHONPATH=. python benchmarks/cost_model.py --input_rate=RECORDS --share=0.5 [--hparams=FILE] [--output=cost_model.json]
 
 Peaks and bandwidths are the published ones. Two constants are measured ones, given by flags: --input_rate, records per second that the
-input pipeline of a host prepares, and --share, the share of an accelerator's peak that a step reaches alone. docs/scaling.md explains the model.
+input pipeline of a host prepares, and --share, the share of an accelerator's peak that a step reaches alone. docs/scaling.md explains
+the model.
 
     step = max(compute + all-reduce, input); nothing of the all-reduce is hidden behind the backward pass, the input is, by prefetching
 """
@@ -24,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = [str(ROOT / "configs" / f"electra_{size}.json") for size in ("small", "base", "large")]
 COUNTS = (8, 16, 32, 64, 128, 256)
 BYTES_OF_A_GRADIENT = 4  # float32, the embedding tables as dense as the rest
-BYTES_OF_A_RECORD_PER_TOKEN = 5  # three int64 lists as varints in a tf.train.Example: ids of two or three bytes, two bytes of zeros and ones
+BYTES_OF_A_RECORD_PER_TOKEN = 5  # varints of three lists: ids of two or three bytes, zeros and ones of one
 
 
 class Accelerator(NamedTuple):
@@ -39,9 +40,9 @@ class Accelerator(NamedTuple):
     per_host: int  # replicas that one host, with one input pipeline, feeds
 
 
-# Jouppi et al. 2023, "TPU v4", Table 4: v3 123 TFLOP/s a chip of two cores, 4 links of 70 GB/s; v4 275 TFLOP/s, 6 links of 50 GB/s; A100 312
-# TFLOP/s, 12 links of 25 GB/s. TensorFlow sees two replicas on a v3 chip, which share it and its links, and one on a v4 chip. A ring through
-# a torus sends over one link; XLA's all-reduce uses more, so this is the pessimistic reading.
+# Jouppi et al. 2023, "TPU v4", Table 4: v3 123 TFLOP/s a chip of two cores, 4 links of 70 GB/s; v4 275 TFLOP/s, 6 links of 50 GB/s; A100
+# 312 TFLOP/s, 12 links of 25 GB/s. TensorFlow sees two replicas on a v3 chip, which share it and its links, and one on a v4 chip. A ring
+# through a torus sends over one link; XLA's all-reduce uses more, so this is the pessimistic reading.
 # NVIDIA's data sheet of the H100 SXM: 989 TFLOP/s without sparsity, NVLink 900 GB/s both ways together. Networks: DGX A100 with eight
 # adapters of 200 Gb/s and DGX H100 with eight of 400 Gb/s for eight GPUs (NVIDIA's user guides).
 ACCELERATORS = [

@@ -225,8 +225,8 @@ def test_too_old_a_python_is_passed_over(tmp_path):
 
 
 def _start_workers(checkout: pathlib.Path, *arguments: str) -> subprocess.Popen:
-    command = ["bash", str(checkout / "scripts" / "pretrain_multiworker.sh"), f"--data_dir={checkout}/home", "--local_workers=2", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["bash", checkout / "scripts" / "pretrain_multiworker.sh", f"--data_dir={checkout}/home", "--local_workers=2"]
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def workers(checkout):
     original = executable.read_text()
 
     def start(commands: str) -> subprocess.Popen:
-        number = "worker=$(echo \"$TF_CONFIG\" | sed 's/.*\"index\": \\([0-9]\\).*/\\1/')"
+        number = """worker=$(echo "$TF_CONFIG" | sed 's/.*"index": \\([0-9]\\).*/\\1/')"""
         executable.write_text(original.replace("if [", f'case "$1" in *run_pretraining.py) {number}; {commands} ;; esac\nif [', 1))
         return _start_workers(checkout)
 

@@ -1,5 +1,6 @@
 """model/estimator.py: training that can be split, stopped and resumed without changing a bit of its result."""
 
+import json
 import os
 import signal
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.scaling import free_addresses
 from model import checkpoint
 from model.command import DataError, UserError
-from model.estimator import Estimator, Hook, ModeKeys, RunConfig, Stopped
+from model.estimator import Estimator, Hook, ModeKeys, RunConfig, Stopped, check_divides
 
 
 def assert_same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -242,13 +244,7 @@ def test_32_at_once_are_4_times_8_are_2_replicas_of_16_are_4_of_8_are_2_of_2_tim
 @pytest.mark.slow
 def test_two_workers_train_as_one_on_shards_of_their_own_and_the_first_writes(tmp_path, start_tiny, split_runs):
     """TF_CONFIG on one machine; also what a worker that is not the first must leave alone. Neither can read the other's shards."""
-    import json
-    import socket
-
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
-    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
-    for server in sockets:
-        server.close()
+    addresses = free_addresses(2)
     configs = [json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in range(2)]
     processes = [start_tiny("worker", tmp_path, TF_CONFIG=config) for config in configs]
     for process in processes:
@@ -263,6 +259,12 @@ def test_two_workers_train_as_one_on_shards_of_their_own_and_the_first_writes(tm
 def test_a_batch_that_does_not_divide_is_a_user_error(tmp_path, tiny, option):
     with pytest.raises(UserError, match=f"train_batch_size {option['train_batch_size']} .*1 replicas x 4.*--train_batch_size"):
         tiny.toy_estimator(tmp_path, gradient_accumulation_steps=4, **option)
+
+
+def test_a_batch_that_cannot_be_dealt_out_to_the_replicas_is_a_user_error():
+    check_divides(8, 4)
+    with pytest.raises(UserError, match="batches of 6 are not a multiple of 4 replicas .*--eval_batch_size, --predict_batch_size"):
+        check_divides(6, 4)
 
 
 @pytest.mark.slow
