@@ -71,7 +71,8 @@ def run(setting: Setting, given: list[str], folder: pathlib.Path, warm_up: int) 
     errors = [process.communicate()[1] for process in processes]
     for process, error in zip(processes, errors, strict=True):
         if process.returncode:
-            raise DataError(f"{setting.name}: run_pretraining.py ended with {process.returncode}: {error.strip().splitlines()[-1]}")
+            reason = (error.strip().splitlines() or ["it said nothing"])[-1]
+            raise DataError(f"{setting.name}: run_pretraining.py ended with {process.returncode}: {reason}")
     seconds = [1.0 / row["steps_per_second"] for row in read_history(str(folder / HISTORY))[warm_up:]]
     shutil.rmtree(folder)
     return statistics.median(seconds)

@@ -93,6 +93,7 @@ def pretraining_batch(context):
     return features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2, "dtype": tf.bfloat16}], ids=["plain", "parts of bfloat16"])
 def test_a_step_of_pretraining_is_fit_for_a_tpu(tmp_path, options):
     assert_fit_for_tpu(tiny_training.pretraining_estimator(tmp_path, **options)._replica_step, pretraining_batch(InputContext(8)))
