@@ -16,7 +16,7 @@ DEBUG_MODEL = {"hidden_size": 144, "num_hidden_layers": 3, "num_attention_heads"
 
 _AT_LEAST_1 = (
     *("train_batch_size", "eval_batch_size", "num_train_steps", "save_checkpoints_steps", "iterations_per_loop", "log_steps"),
-    *("gradient_accumulation_steps", "num_tpu_cores", "embedding_size", "vocab_size"),
+    *("gradient_accumulation_steps", "num_tpu_cores", "embedding_size", "vocab_size", "input_streams"),
 )
 _NOT_NEGATIVE = (
     *("seed", "num_warmup_steps", "keep_checkpoint_max", "num_eval_steps", "weight_decay_rate", "lr_decay_power"),
@@ -80,6 +80,7 @@ class PretrainingConfig:
     max_seq_length: int = option(128, "tokens per example; must be that of the TFRecords")
     train_batch_size: int = option(128, "examples per update, over all devices and accumulated parts")
     eval_batch_size: int = option(128, "examples per evaluation batch")
+    input_streams: int | None = option(None, "streams of shards that a batch is read from, shared out to the workers (default: one each)")
 
     # Text (checked against what the TFRecords were built with)
     tokenizer_type: str | None = option(None, "tokenizer the TFRecords must have been built with (default: whatever it was)")

@@ -157,7 +157,8 @@ class Preprocessor:
             static = context.static_shapes or self._config.use_tpu
             make_batch = self._batch_maker(table, padded_lengths(self._config.max_seq_length)[-1 if static else 0 :])
             dataset = tf.data.Dataset.from_tensor_slices({name: values[context.start_step :] for name, values in batches.items()})
-            return dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+            dataset = context.own_rows(dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True))
+            return dataset.prefetch(tf.data.AUTOTUNE)
 
         return input_fn
 
@@ -171,7 +172,8 @@ class Preprocessor:
         def make_batch(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             rows = batch.pop("rows")  # [B]
             lengths = tf.gather(offsets, rows + 1) - tf.gather(offsets, rows)
-            length = choices[tf.searchsorted(choices, tf.reduce_max(lengths)[None])[0]]
+            # A TPU wants to know the shape beforehand.
+            length = padded[0] if len(padded) == 1 else choices[tf.searchsorted(choices, tf.reduce_max(lengths)[None])[0]]
             features = dict(batch, position=tf.range(rows.shape[0], dtype=tf.int64))
             features["input_mask"] = tf.sequence_mask(lengths, length, tf.int32)  # [B, L]
             for name, values in columns.items():

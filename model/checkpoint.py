@@ -101,7 +101,7 @@ def resolve(path: str, flag: str = "init_checkpoint") -> str:
 def read_shapes(prefix: str) -> dict[str, list[int]]:
     """Name -> shape of everything in a checkpoint; DataError if its index cannot be read."""
     try:
-        return dict(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
+        return dict(tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
     except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
 
@@ -109,7 +109,7 @@ def read_shapes(prefix: str) -> dict[str, list[int]]:
 def read(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The values of `names`; DataError if the files are damaged."""
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.compat.v1.train.NewCheckpointReader(prefix)
         return {name: reader.get_tensor(name) for name in names}
     except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error

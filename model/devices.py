@@ -24,6 +24,14 @@ def create_strategy(
     return tf.distribute.get_strategy()
 
 
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes (on a TPU: hosts) read input, each for the devices of its own."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return strategy.extended.num_hosts
+    replicas = strategy.num_replicas_in_sync
+    return replicas // len(strategy.extended.worker_devices) if replicas > 1 else 1
+
+
 def _has_workers() -> bool:
     """Whether TF_CONFIG names a cluster."""
     try:

@@ -77,11 +77,22 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InputContext:
-    """What an input function is told: the global batch size and the number of batches that went before."""
+    """What an input function is told: the global batch size and the number of batches that went before.
+
+    Its batches hold the rows of its worker alone, the `worker`-th of `workers` equal slices of the global batch.
+    """
 
     batch_size: int
     start_step: int = 0
     static_shapes: bool = False  # XLA compiles the whole step, so that every new shape costs a compilation
+    worker: int = 0
+    workers: int = 1
+
+    def own_rows(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """This worker's slices of global batches, for an input function that reads them whole."""
+        if self.workers == 1:
+            return dataset
+        return dataset.map(lambda features: {name: tf.split(value, self.workers)[self.worker] for name, value in features.items()})
 
 
 InputFn = Callable[[InputContext], tf.data.Dataset]
@@ -171,14 +182,14 @@ class Estimator:
         Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and Diverged when a loss or gradient is not finite.
         Then, as after any other error, nothing is saved: the last checkpoint stays as it is.
         """
-        if self._writes_files:
+        if self.writes_files:
             checkpoint.remove_leftovers(self.config.model_dir)
         step = self.restore_or_initialize()
         if step >= max_steps:
             logging.info("Nothing to train: %s is at step %d of %d", self.config.model_dir, step, max_steps)
             return step
         batches = self.iterate(input_fn, InputContext(self.config.train_batch_size, self._batches_seen(), self.config.jit_compile))
-        hooks = hooks if self._writes_files else ()
+        hooks = hooks if self.writes_files else ()
         for hook in hooks:
             hook.begin(step, max_steps)
         try:
@@ -221,7 +232,7 @@ class Estimator:
 
     def save(self, step: int) -> str:
         """Writes a checkpoint of everything to model_dir; returns its prefix. Of several workers only the first writes."""
-        if not self._writes_files:
+        if not self.writes_files:
             return tf.io.gfile.join(self.config.model_dir, f"{checkpoint.PREFIX}-{step}")
         return checkpoint.save(self.config.model_dir, step, self.variables, self.config.keep_checkpoint_max)
 
@@ -242,9 +253,11 @@ class Estimator:
 
     @functools.cached_property
     def train_steps(self) -> Callable[[Iterator, int], Sums]:
-        def train_steps(batches: Iterator, count: int) -> Sums:
+        """train_steps(batches, count): so many updates on batches of `iterate`, in one call of the device; what they add up to."""
+
+        def train_steps(batches: Iterator, count: tf.Tensor | None) -> Sums:
             sums = self._train_step(next(batches))
-            if count == 1:
+            if count is None:
                 return sums
 
             def one_more(index: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
@@ -252,7 +265,9 @@ class Estimator:
 
             return tf.while_loop(lambda index, _: index < count, one_more, (tf.constant(1), sums))[1]
 
-        return tf.function(train_steps, autograph=False)
+        traced = tf.function(train_steps, autograph=False)
+        # A tensor, so that a loop of another number of steps, as before a checkpoint, is not compiled anew.
+        return lambda batches, count: traced(batches, tf.constant(count) if count > 1 else None)
 
     def _train_step(self, features: Features) -> Sums:
         results = self.strategy.run(self._replica_step, args=(features,))
@@ -303,7 +318,7 @@ class Estimator:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     @property
-    def _writes_files(self) -> bool:
+    def writes_files(self) -> bool:
         """False in all but the first of several workers (TF_CONFIG): they share one model_dir."""
         return self.strategy.extended.should_checkpoint
 
@@ -321,12 +336,22 @@ class Estimator:
         return int(self._batch_step().numpy())
 
     def iterate(self, input_fn: InputFn, context: InputContext) -> Iterator:
-        dataset = input_fn(context)
-        if self.strategy.num_replicas_in_sync > 1 or isinstance(self.strategy, tf.distribute.TPUStrategy):
-            options = tf.data.Options()
-            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-            dataset = self.strategy.experimental_distribute_dataset(dataset.with_options(options))
-        return iter(dataset)
+        """Batches for `strategy.run`: each worker reads its slice of the global batch and deals it out to its replicas."""
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1 and not self._on_tpu:
+            return iter(input_fn(context))
+
+        def replica_batches(place: tf.distribute.InputContext) -> tf.data.Dataset:
+            dataset = input_fn(dataclasses.replace(context, worker=place.input_pipeline_id, workers=place.num_input_pipelines))
+            rows = dataset.element_spec["position"].shape[0] * place.num_input_pipelines
+            check_divides(rows, replicas)
+            return dataset.rebatch(rows // replicas, drop_remainder=True)
+
+        return iter(self.strategy.distribute_datasets_from_function(replica_batches))
+
+    @property
+    def _on_tpu(self) -> bool:
+        return isinstance(self.strategy, tf.distribute.TPUStrategy)
 
     # --- weights -------------------------------------------------------------------------------------------------------------
 
@@ -376,14 +401,24 @@ class Estimator:
     def predict(self, input_fn: InputFn) -> Iterator[dict[str, np.ndarray]]:
         """Yields the model's outputs for each example, in order."""
         self.restore_or_initialize()
-        for features in input_fn(InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)):
-            outputs = {name: value.numpy() for name, value in self._predict_step(features).items()}
-            for row in np.flatnonzero(features["is_real"].numpy()):
+        context = InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)
+        for features in self.iterate(input_fn, context) if self._on_tpu else input_fn(context):
+            outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), self._predict_step(features))
+            for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
                 yield {name: value[row] for name, value in outputs.items()}
 
     @functools.cached_property
-    def _predict_step(self) -> Callable[[Features], Sums]:
-        return tf.function(self.model.predict, autograph=False)
+    def _predict_step(self) -> Callable[[Features], Any]:
+        """On one device, and by each of several workers, for all examples; only TPUs share the work: their hosts are no match for them."""
+
+        def replica(features: Features) -> Any:
+            return self.model.predict(features), features["position"], features["is_real"]
+
+        def step(features: Features) -> Any:
+            results = self.strategy.run(replica, args=(features,))
+            return tf.nest.map_structure(lambda value: tf.concat(self.strategy.experimental_local_results(value), 0), results)
+
+        return tf.function(step if self._on_tpu else replica, autograph=False)
 
 
 class LossScaling(tf.Module):
@@ -419,6 +454,12 @@ def _check_batch(config: RunConfig, replicas: int) -> None:
             f"train_batch_size {config.train_batch_size} is not a multiple of {replicas} replicas x "
             f"{config.gradient_accumulation_steps} accumulated parts (--train_batch_size, --gradient_accumulation_steps)"
         )
+
+
+def check_divides(batch_size: int, replicas: int) -> None:
+    """UserError for a batch of evaluation or prediction that cannot be dealt out to the replicas."""
+    if batch_size % replicas:
+        raise UserError(f"batches of {batch_size} are not a multiple of {replicas} replicas (--eval_batch_size, --predict_batch_size)")
 
 
 class _catch_signals:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from model.command import DataError, UserError, read_json
 from model.estimator import Features, InputContext, InputFn
 from pretrain.build_folder import MANIFEST, WORK
+from pretrain.input_streams import deal
 
 FEATURES = ("input_ids", "input_mask", "segment_ids")
 _WINDOW_RECORDS = 65536  # about 40 MB of records at length 128: shuffled well, and read again at most once by a resumed run
@@ -210,38 +211,57 @@ def explained(records: RecordSet, length: int) -> Iterator[None]:
         raise  # the records are sound: the error is another one
 
 
-def train_input_fn(records: RecordSet, length: int, seed: int) -> InputFn:
-    """Batches of training examples without end, from the context's start step on."""
+def train_input_fn(records: RecordSet, length: int, seed: int, streams: int = 1) -> InputFn:
+    """Batches of training examples without end, from the context's start step on.
+
+    Of several `streams` (see pretrain.input_streams), which the workers must divide, a worker reads its own alone.
+    """
+    parts = [
+        records._replace(files=[records.files[place] for place in places], counts=[records.counts[place] for place in places])
+        for places in deal(records.counts, streams)
+    ]
 
     def input_fn(context: InputContext) -> tf.data.Dataset:
-        first_epoch, offset = divmod(context.start_step * context.batch_size, records.total)
-        files_per_window = max(1, _WINDOW_RECORDS // max(records.counts))
-        files = tf.constant(records.files)
-        buffer = min(records.total, files_per_window * max(records.counts))
-
-        def order(epoch: tf.Tensor) -> tf.Tensor:
-            with tf.device("CPU"):  # where data sets are computed, also when this is called outside of one
-                key = tf.stack([tf.cast(seed, tf.int64), epoch])
-                return tf.random.experimental.stateless_shuffle(tf.range(len(records.files)), seed=key)
-
-        def read_window(epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
-            key = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.cast(window[0], tf.int64) + 1)
-            shuffle_seed = tf.random.stateless_uniform([], key, minval=None, maxval=None, dtype=tf.int64)
-            return tf.data.TFRecordDataset(tf.gather(files, window)).shuffle(buffer, shuffle_seed, reshuffle_each_iteration=False)
-
-        def read_epoch(epoch: tf.Tensor, skipped_windows: int = 0) -> tf.data.Dataset:
-            windows = tf.data.Dataset.from_tensor_slices(order(epoch)).batch(files_per_window).skip(skipped_windows)
-            return windows.flat_map(lambda window: read_window(epoch, window))
-
-        epoch = tf.constant(first_epoch, tf.int64)
-        skipped, rest = _windows_before(offset, [records.counts[index] for index in order(epoch).numpy()], files_per_window)
-        dataset = read_epoch(epoch, skipped).skip(rest)
-        dataset = dataset.concatenate(tf.data.Dataset.range(first_epoch + 1, _LAST_EPOCH).flat_map(read_epoch))
-        dataset = dataset.batch(context.batch_size, drop_remainder=True).map(lambda batch: _parse(batch, length))
-        position = tf.range(context.batch_size, dtype=tf.int64)
-        return dataset.map(lambda features: {**features, "position": position}).prefetch(4)
+        share = streams // context.workers if streams > 1 else 1
+        first = share * context.worker if streams > 1 else 0
+        size = context.batch_size // streams
+        slices = [_read_stream(parts[stream], size, seed + stream, context.start_step) for stream in range(first, first + share)]
+        dataset = slices[0] if share == 1 else tf.data.Dataset.zip(tuple(slices)).map(lambda *rows: tf.concat(rows, 0))
+        position = tf.range(first * size, (first + share) * size, dtype=tf.int64)
+        dataset = dataset.map(lambda batch: {**_parse(batch, length), "position": position})
+        # Known to be without end, it needs no agreement of the workers in every step on whether all have a batch.
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return (dataset if streams > 1 else context.own_rows(dataset)).prefetch(4)
 
     return input_fn
+
+
+def _read_stream(records: RecordSet, size: int, seed: int, start_step: int) -> tf.data.Dataset:
+    """Serialized examples string [size], without end, as they are from batch `start_step` on."""
+    first_epoch, offset = divmod(start_step * size, records.total)
+    files_per_window = max(1, _WINDOW_RECORDS // max(records.counts))
+    files = tf.constant(records.files)
+    buffer = min(records.total, files_per_window * max(records.counts))
+
+    def order(epoch: tf.Tensor) -> tf.Tensor:
+        with tf.device("CPU"):  # where data sets are computed, also when this is called outside of one
+            key = tf.stack([tf.cast(seed, tf.int64), epoch])
+            return tf.random.experimental.stateless_shuffle(tf.range(len(records.files)), seed=key)
+
+    def read_window(epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
+        key = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.cast(window[0], tf.int64) + 1)
+        shuffle_seed = tf.random.stateless_uniform([], key, minval=None, maxval=None, dtype=tf.int64)
+        return tf.data.TFRecordDataset(tf.gather(files, window)).shuffle(buffer, shuffle_seed, reshuffle_each_iteration=False)
+
+    def read_epoch(epoch: tf.Tensor, skipped_windows: int = 0) -> tf.data.Dataset:
+        windows = tf.data.Dataset.from_tensor_slices(order(epoch)).batch(files_per_window).skip(skipped_windows)
+        return windows.flat_map(lambda window: read_window(epoch, window))
+
+    epoch = tf.constant(first_epoch, tf.int64)
+    skipped, rest = _windows_before(offset, [records.counts[index] for index in order(epoch).numpy()], files_per_window)
+    dataset = read_epoch(epoch, skipped).skip(rest)
+    dataset = dataset.concatenate(tf.data.Dataset.range(first_epoch + 1, _LAST_EPOCH).flat_map(read_epoch))
+    return dataset.batch(size, drop_remainder=True)
 
 
 def _windows_before(offset: int, counts: list[int], files_per_window: int) -> tuple[int, int]:
@@ -272,7 +292,7 @@ def eval_input_fn(records: RecordSet, length: int) -> InputFn:
             }
 
         dataset = tf.data.TFRecordDataset(records.files).batch(size).map(lambda batch: _parse(batch, length))
-        return dataset.enumerate().map(fill_up).prefetch(4)
+        return context.own_rows(dataset.enumerate().map(fill_up)).prefetch(4)
 
     return input_fn
 

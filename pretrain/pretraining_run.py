@@ -11,10 +11,11 @@ from absl import logging
 from configure_pretraining import PretrainingConfig
 from model import checkpoint, devices
 from model.command import UserError, read_json, write_atomically, write_json
-from model.estimator import Estimator, RunConfig
+from model.estimator import Estimator, RunConfig, check_divides
 from model.hooks import HISTORY, HistoryHook, ProgressHook, SummaryHook, draw_curves, read_history
 from model.optimization import AdamWeightDecayOptimizer
 from model.tokenization import FullTokenizer, check_provenance
+from pretrain.input_streams import choose_streams
 from pretrain.pretrain_data import RecordSet, SpecialTokens, eval_input_fn, explained, find_records, train_input_fn
 from pretrain.pretraining_model import PretrainingModel, get_generator_config, get_model_config
 
@@ -48,8 +49,10 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     estimator = make_estimator(config, vocabulary)
     estimator.restore_or_initialize()
     if records:
-        write_config(config.model_dir, description)
-        train(config, estimator, records)
+        streams = choose_streams(records.counts, config.train_batch_size, devices.num_workers(estimator.strategy), config.input_streams)
+        if estimator.writes_files:
+            write_config(config.model_dir, description)
+        train(config, estimator, records, streams)
     return evaluate(config, estimator, held_out) if held_out else {}
 
 
@@ -90,6 +93,8 @@ def make_estimator(config: PretrainingConfig, vocabulary: Vocabulary) -> Estimat
     strategy = devices.create_strategy(config.use_tpu, config.tpu_name, config.tpu_zone, config.gcp_project)
     if config.use_tpu and config.num_tpu_cores not in (1, strategy.num_replicas_in_sync):
         raise UserError(f"num_tpu_cores is {config.num_tpu_cores} but the TPU has {strategy.num_replicas_in_sync} (--num_tpu_cores)")
+    if config.do_eval:
+        check_divides(config.eval_batch_size, strategy.num_replicas_in_sync)
     dtype = devices.compute_dtype(config.mixed_precision, config.precision, kind)
     devices.make_deterministic()
     run_config = RunConfig(
@@ -191,13 +196,15 @@ def write_config(folder: str, description: Mapping[str, Any]) -> None:
         raise UserError(f"cannot write to {folder!r}: {error.message} (--model_dir)") from error
 
 
-def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet) -> None:
+def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet, streams: int = 1) -> None:
     """Trains to config.num_train_steps, with progress, TensorBoard, history, and loss_curve.png at the end."""
     parameters = sum(int(tf.size(variable)) for variable in estimator.model.trainable_variables)
     logging.info("Training %s: %s parameters, %s examples", config.model_name, f"{parameters:,}", f"{records.total:,}")
     hooks = [ProgressHook(PROGRESS), HistoryHook(config.model_dir), SummaryHook(os.path.join(config.model_dir, "events"))]
     with explained(records, config.max_seq_length):
-        estimator.train(train_input_fn(records, config.max_seq_length, config.seed), config.num_train_steps, hooks)
+        estimator.train(train_input_fn(records, config.max_seq_length, config.seed, streams), config.num_train_steps, hooks)
+    if not estimator.writes_files:
+        return
     history = read_history(os.path.join(config.model_dir, HISTORY))
     panels = {title: [name for name in names if any(name in row for row in history)] for title, names in PANELS.items()}
     draw_curves(history, {title: names for title, names in panels.items() if names}, os.path.join(config.model_dir, "loss_curve.png"))
@@ -208,6 +215,8 @@ def evaluate(config: PretrainingConfig, estimator: Estimator, records: RecordSet
     step = estimator.restore_or_initialize()
     with explained(records, config.max_seq_length):
         metrics = estimator.evaluate(eval_input_fn(records, config.max_seq_length), config.num_eval_steps or None)
+    if not estimator.writes_files:
+        return metrics
     results = {"global_step": step, "held_out_examples": records.total, **metrics}
     tf.io.gfile.makedirs(os.path.dirname(config.results_txt) or ".")
     write_atomically(config.results_txt, "".join(f"{name}: {value}\n" for name, value in results.items()))

@@ -17,7 +17,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$ROOT/scripts/pretrain_steps.sh"
 
-parse_flags "corpus_dir output_dir" "$@"
+parse_flags "corpus_dir output_dir num_processes" "$@"
 [[ -n "${corpus_dir:-}" ]] || fail "--corpus_dir is required: the folder of text to train on"
 [[ -n "${output_dir:-}" ]] || fail "--output_dir is required: the folder for vocabulary, TFRecords and models"
 check_input "$corpus_dir"

@@ -1,4 +1,4 @@
-# Sourced by pretrain_gpu.sh and pretrain_tpu.sh: their flags, and the steps they share.
+# Sourced by pretrain_gpu.sh, pretrain_tpu.sh and pretrain_multiworker.sh: their flags, and the steps they share.
 # shellcheck shell=bash
 
 # shellcheck disable=SC2034 # used by the scripts that source this
@@ -11,7 +11,7 @@ rest=() # flags for run_pretraining.py
 
 # parse_flags "NAMES" ARGUMENT...: sets the variable NAME for each --NAME=VALUE; what follows -- goes to run_pretraining.py.
 parse_flags() {
-  local allowed=" $1 model_name hparams max_seq_length num_processes " argument name
+  local allowed=" $1 model_name hparams max_seq_length " argument name
   shift
   while [[ $# -gt 0 ]]; do
     argument="$1"
@@ -40,8 +40,10 @@ step() {
 # check_input CORPUS_DIR: what would otherwise only be found out after installing.
 check_input() {
   [[ -e "$1" ]] || fail "no folder '$1' (--corpus_dir)"
-  [[ -f "$hparams" ]] || fail "no file '$hparams' (--hparams)"
+  check_hparams
 }
+
+check_hparams() { [[ -f "$hparams" ]] || fail "no file '$hparams' (--hparams)"; }
 
 # build_data PYTHON CORPUS_DIR OUTPUT_DIR: vocabulary and TFRecords with Dialog-KoELECTRA's numbers; finished parts are kept.
 build_data() {

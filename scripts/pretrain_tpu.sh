@@ -14,14 +14,14 @@
 #   --num_processes=N      for vocabulary and TFRecords; default: all processors
 #   --dry_run              print the commands and do nothing
 #
-# Meant for a TPU VM made from a TensorFlow image, whose TensorFlow it uses: install the rest once with `python3 -m pip install .`
-# (PYTHON=... picks another Python). Run again after an interruption it goes on where it was.
+# Meant for a TPU VM whose Python has a TensorFlow for TPUs and the rest of what setup.py asks for (docs/tpu.md says how; PYTHON=... picks
+# another Python). Run again after an interruption it goes on where it was.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$ROOT/scripts/pretrain_steps.sh"
 
 tpu_name=local
-parse_flags "corpus_dir output_dir work_dir tpu_name tpu_zone gcp_project" "$@"
+parse_flags "corpus_dir output_dir num_processes work_dir tpu_name tpu_zone gcp_project" "$@"
 [[ -n "${corpus_dir:-}" ]] || fail "--corpus_dir is required: the folder of text to train on"
 [[ "${output_dir:-}" == gs://?* ]] || fail "--output_dir must be a gs:// folder, since a TPU reads from a bucket, got '${output_dir:-}'"
 check_input "$corpus_dir"
@@ -29,7 +29,7 @@ check_input "$corpus_dir"
 python="${PYTHON:-python3}"
 work_dir="${work_dir:-$ROOT/runs/$model_name}"
 [[ -n "$dry_run" ]] || "$python" -c 'import tensorflow' 2>/dev/null ||
-  fail "$python has no TensorFlow: use a TPU VM made from a TensorFlow image, or set PYTHON=/path/to/python3"
+  fail "$python has no TensorFlow: use a TPU VM with one (docs/tpu.md), or set PYTHON=/path/to/python3"
 
 build_data "$python" "$corpus_dir" "$work_dir"
 step gcloud storage cp "$work_dir/vocab.txt" "$work_dir/vocab.json" "$output_dir/"

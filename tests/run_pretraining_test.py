@@ -392,6 +392,8 @@ def test_warm_start_from_the_originals_weights_without_adam_slots_in_accumulated
             ["--train_batch_size=9", "--gradient_accumulation_steps=2"],
             ["train_batch_size 9 is not a multiple", "--gradient_accumulation_steps"],
         ),
+        (["--input_streams=3"], ["input_streams 3 is not possible", "train_batch_size 8 is not a multiple of 3", "--input_streams"]),
+        (["--input_streams=4"], ["of 2 shards, 4 streams would get from 0 to 20 examples", "--num_out_files", "--input_streams"]),
         (["--generator_hidden_size=0.001"], ["makes a generator 0 wide", "--generator_hidden_size"]),
         (["--nodo_train"], ["nothing to do", "--do_eval"]),
         (["--nodo_train", "--do_eval"], ["there is no checkpoint in", "to evaluate", "--init_checkpoint"]),

@@ -7,18 +7,24 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from configure_finetuning import FinetuningConfig
 from configure_pretraining import PretrainingConfig
+from pretrain import pretraining_run
 from pretrain.dataset_builder import DatasetConfig
 from pretrain.vocab_builder import VocabConfig
+from tests.run_pretraining_test import HELD_OUT, HPARAMS, LENGTH, history, make_home, variables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUNNABLE = ["quickstart.sh", "run_tests.sh", "finetune_all.sh", "download_data.sh", "pretrain_gpu.sh", "pretrain_tpu.sh"]
+RUNNABLE = ["quickstart.sh", "run_tests.sh", "finetune_all.sh", "download_data.sh"]
+RUNNABLE += ["pretrain_gpu.sh", "pretrain_tpu.sh", "pretrain_multiworker.sh"]
 ALL = [*RUNNABLE, "common.sh", "pretrain_steps.sh"]
 CONFIG_OF = {
     "build_vocab.py": VocabConfig,
@@ -72,6 +78,12 @@ def test_help_is_the_comment_at_the_top(name):
         (["pretrain_gpu.sh", INPUT, "--tpu_name=x"], "unknown flag --tpu_name"),
         (["pretrain_tpu.sh", INPUT, "--output_dir=/local"], "must be a gs:// folder"),
         (["pretrain_tpu.sh", INPUT], "must be a gs:// folder"),
+        (["pretrain_multiworker.sh", "--workers=a:1"], "--data_dir is required"),
+        (["pretrain_multiworker.sh", "--data_dir=/no/such"], "no folder '/no/such/pretrain_tfrecords'"),
+        (["pretrain_multiworker.sh", "--data_dir=gs://b", "--workers=a:1,b"], "workers must be HOST:PORT,HOST:PORT,..., got 'a:1,b'"),
+        (["pretrain_multiworker.sh", "--data_dir=gs://b", "--workers=a:1,b:1", "--index=2"], "a number from 0 to 1, got '2' (--index)"),
+        (["pretrain_multiworker.sh", "--data_dir=gs://b", "--local_workers=0"], "a number from 1 on, got '0' (--local_workers)"),
+        (["pretrain_multiworker.sh", "--data_dir=gs://b", "--local_workers=2", "--index=0"], "excludes --workers and --index"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -115,6 +127,23 @@ def test_what_follows_two_dashes_goes_to_pretraining():
     result = bash("scripts/pretrain_gpu.sh", INPUT, "--output_dir=x", "--dry_run", "--", "--gradient_accumulation_steps=2")
     commands = [shlex.split(line) for line in result.stdout.splitlines()]
     assert ["--gradient_accumulation_steps=2" in command for command in commands] == [False, False, True]
+
+
+def test_pretrain_multiworker_tells_each_worker_of_all_and_which_one_it_is():
+    flags = ["--data_dir=gs://bucket/run", "--workers=a.example:2222,10.0.0.2:2222"]
+    (command,) = _dry_run("pretrain_multiworker.sh", *flags, "--index=1")
+    assert command[0] == "env" and json.loads(command[1].removeprefix("TF_CONFIG=")) == {
+        "cluster": {"worker": ["a.example:2222", "10.0.0.2:2222"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    check_flags(command[2:])
+    assert {"--data_dir=gs://bucket/run", "--max_seq_length=128", "--do_eval"} <= set(command)
+    local = _dry_run("pretrain_multiworker.sh", "--data_dir=gs://bucket/run", "--local_workers=3")
+    configs = [json.loads(command[1].removeprefix("TF_CONFIG=")) for command in local]
+    assert [config["task"]["index"] for config in configs] == [0, 1, 2]
+    addresses = configs[0]["cluster"]["worker"]
+    assert len(set(addresses)) == 3 and all(config["cluster"]["worker"] == addresses for config in configs)
+    assert all(re.fullmatch(r"localhost:\d+", address) for address in addresses)
 
 
 def test_every_flag_in_quickstart_exists():
@@ -190,6 +219,85 @@ def test_too_old_a_python_is_passed_over(tmp_path):
     other.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert bash("-c", "source scripts/common.sh; find_python", PATH=path, PYTHON="").stdout == "python3.12\n"
+
+
+# --- several workers -----------------------------------------------------------------------------------------------------------
+
+
+def _start_workers(checkout: pathlib.Path, *arguments: str) -> subprocess.Popen:
+    command = ["bash", checkout / "scripts" / "pretrain_multiworker.sh", f"--data_dir={checkout}/home", "--local_workers=2"]
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def workers(checkout):
+    """A checkout in which run_pretraining.py is a stand-in: the shell commands given, with the worker's number in $worker."""
+    shutil.copytree(ROOT / "configs", checkout / "configs")
+    (checkout / "home" / "pretrain_tfrecords").mkdir(parents=True)
+    executable = checkout / ".venv" / "bin" / "python"
+    original = executable.read_text()
+
+    def start(commands: str) -> subprocess.Popen:
+        number = """worker=$(echo "$TF_CONFIG" | sed 's/.*"index": \\([0-9]\\).*/\\1/')"""
+        executable.write_text(original.replace("if [", f'case "$1" in *run_pretraining.py) {number}; {commands} ;; esac\nif [', 1))
+        return _start_workers(checkout)
+
+    return start
+
+
+def test_a_failed_worker_ends_the_others_and_its_code_is_the_scripts(workers, checkout):
+    process = workers(f"[ $worker = 1 ] && exit 3; echo $$ >{checkout}/pid; exec sleep 300")
+    assert process.wait(timeout=60) == 3
+    if (checkout / "pid").exists():  # else it was ended before it wrote this down
+        assert not pathlib.Path("/proc", (checkout / "pid").read_text().strip()).exists()
+
+
+def test_workers_that_all_fail_at_once_do_not_pass_for_a_success(workers):
+    assert workers("exit 2").wait(timeout=60) == 2
+
+
+def test_workers_that_all_end_well_make_a_success(workers):
+    assert workers("sleep $worker; exit 0").wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_on_to_every_worker(workers, checkout, signum):
+    name = signum.name.removeprefix("SIG")
+    trap = f"trap 'touch {checkout}/told$worker; exit {128 + signum}' {name}; touch {checkout}/ready$worker"
+    process = workers(f"{trap}; while true; do sleep 0.1; done")
+    limit = time.monotonic() + 60
+    while not all((checkout / f"ready{number}").exists() for number in (0, 1)):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.send_signal(signum)
+    assert process.wait(timeout=60) == 128 + signum
+    assert all((checkout / f"told{number}").exists() for number in (0, 1))
+
+
+@pytest.mark.slow
+def test_two_workers_pretrain_as_one_process_with_two_input_streams(checkout, tmp_path):
+    """Real processes over loopback, from TFRecords to the evaluation's results."""
+    _copy_code(checkout)
+    home = make_home(checkout / "home")
+    settings = {**HPARAMS, "num_eval_steps": 0}
+    alone = {"model_dir": str(tmp_path / "alone"), "input_streams": 2, "do_eval": True}
+    pretraining_run.run(PretrainingConfig.create("mini", str(home), {**settings, **alone}))
+    shapes = f"--hparams={checkout / 'hparams.json'}"
+    (checkout / "hparams.json").write_text(json.dumps(settings))
+    process = _start_workers(checkout, "--model_name=mini", shapes, f"--max_seq_length={LENGTH}")
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-3000:]
+    assert errors.count("Each of 2 workers reads only its shards: 2 input streams") == 2
+    found, expected = home / "models" / "mini", tmp_path / "alone"
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    for row, other in zip(history(found), history(expected), strict=True):
+        assert (row["step"], row["examples"], row["tokens"]) == (other["step"], other["examples"], other["tokens"])
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    weights, others = variables(found / "model.ckpt-6"), variables(expected / "model.ckpt-6")
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, others[name], rtol=0, atol=2e-6, err_msg=name)
+    results, others = (json.loads((folder / "results" / "unsup_results.json").read_text()) for folder in (found, expected))
+    assert results["examples"] == HELD_OUT and results == pytest.approx(others, rel=1e-4, abs=1e-4)
 
 
 # --- quickstart --------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """model/devices.py: which strategy, which compute type, and what is said where a device is missing."""
 
+import types
+
 import pytest
 import tensorflow as tf
 
@@ -85,6 +87,22 @@ def test_tf_config_means_several_workers(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: "workers")
     assert devices.create_strategy() == "workers"
+
+
+def test_every_host_or_process_reads_for_the_devices_of_its_own():
+    def strategy(replicas, *own_devices):
+        return types.SimpleNamespace(num_replicas_in_sync=replicas, extended=types.SimpleNamespace(worker_devices=own_devices))
+
+    class Slice(tf.distribute.TPUStrategy):
+        extended = types.SimpleNamespace(num_hosts=4)
+
+        def __init__(self):
+            pass
+
+    assert devices.num_workers(tf.distribute.get_strategy()) == 1
+    assert devices.num_workers(strategy(4, "GPU:0", "GPU:1", "GPU:2", "GPU:3")) == 1
+    assert devices.num_workers(strategy(4, "GPU:0", "GPU:1")) == 2
+    assert devices.num_workers(Slice()) == 4
 
 
 def test_a_tf_config_that_is_not_json_is_a_user_error(monkeypatch):

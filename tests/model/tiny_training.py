@@ -1,6 +1,6 @@
 """Small things to train, for the tests of the estimator; as a program, the runs that need a process of their own.
 
-python tiny_training.py split FOLDER      one global batch computed whole, in parts, and on two replicas
+python tiny_training.py split FOLDER      the same global batches computed whole, in parts, and on several replicas
 python tiny_training.py terminated FOLDER a run that gets SIGTERM in its second step
 python tiny_training.py worker FOLDER     one of several workers (TF_CONFIG)
 """
@@ -10,7 +10,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,7 +25,7 @@ from model import command, devices
 from model.estimator import Estimator, Hook, InputContext, RunConfig
 from model.layers import create_variable, matmul, variable_name, zeros
 from model.optimization import AdamWeightDecayOptimizer
-from pretrain.pretrain_data import SpecialTokens
+from pretrain.pretrain_data import FEATURES, RecordSet, SpecialTokens, eval_input_fn, train_input_fn
 from pretrain.pretraining_model import PretrainingModel
 
 LENGTH, VOCAB_SIZE, EXAMPLES = 16, 40, 320
@@ -112,7 +112,7 @@ class TracedModel(PretrainingModel):
         odd = tf.range(1, positions.shape[1] * 2, 2)
         for name, values in (("masks", positions), ("samples", samples)):
             rows = tf.cast(tf.reduce_sum(values * odd, -1), tf.float32)
-            sums[f"trace_{name}"] = tf.math.unsorted_segment_sum(rows, features["position"], 32)
+            sums[f"trace_{name}"] = tf.math.unsorted_segment_sum(rows, features["position"] % 32, 32)
         return loss, sums
 
     def forward(self, *arguments: Any) -> Any:
@@ -124,15 +124,20 @@ class TracedModel(PretrainingModel):
         return super().summarize(sums)
 
 
-def pretraining_inputs(context: InputContext) -> tf.data.Dataset:
-    """Rows of different lengths with random ids, the same for every run."""
+def pretraining_rows() -> dict[str, np.ndarray]:
+    """Rows of different lengths with random ids, the same for every run: int32 [EXAMPLES, LENGTH]."""
     generator = np.random.default_rng(3)
     ids = generator.integers(5, VOCAB_SIZE, (EXAMPLES, LENGTH)).astype(np.int32)
     lengths = generator.integers(8, LENGTH + 1, EXAMPLES)
     input_mask = (np.arange(LENGTH) < lengths[:, None]).astype(np.int32)
     ids[:, 0], ids[np.arange(EXAMPLES), lengths - 1] = SPECIAL.cls, SPECIAL.sep
     segment_ids = (np.arange(LENGTH) >= lengths[:, None] // 2).astype(np.int32) * input_mask
-    rows = tf.data.Dataset.from_tensor_slices({"input_ids": ids * input_mask, "input_mask": input_mask, "segment_ids": segment_ids})
+    return {"input_ids": ids * input_mask, "input_mask": input_mask, "segment_ids": segment_ids}
+
+
+def pretraining_inputs(context: InputContext) -> tf.data.Dataset:
+    """Batches of the rows, in their order."""
+    rows = tf.data.Dataset.from_tensor_slices(pretraining_rows())
     batches = rows.repeat().batch(context.batch_size, drop_remainder=True).skip(context.start_step)
     return batches.map(lambda features: {**features, "position": tf.range(context.batch_size, dtype=tf.int64)})
 
@@ -191,24 +196,80 @@ class Recorder(Hook):
 # --- runs in a process of their own -----------------------------------------------------------------------------------------------
 
 
-def _train_traced(folder: str, name: str, **options: Any) -> None:
-    """Three steps over global batches of 32; weights and traces go to FOLDER/NAME.npz."""
+class SpreadEstimator(Estimator):
+    """Predicts over all replicas, as on a TPU."""
+
+    _on_tpu = True
+
+
+def write_shards(folder: str, readable: Collection[int] = range(4)) -> RecordSet:
+    """The rows in four shards of as many bytes as ever, of which only those that are `readable` can be read."""
+    os.makedirs(folder)
+    rows, files = pretraining_rows(), [os.path.join(folder, f"shard-{number}") for number in range(4)]
+    for number, file in enumerate(files):
+        with tf.io.TFRecordWriter(file) as writer:
+            for row in range(number, EXAMPLES, 4):
+                feature = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=rows[name][row])) for name in FEATURES}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        if number not in readable:
+            with open(file, "r+b") as damaged:
+                damaged.write(b"\0" * os.path.getsize(file))
+    return RecordSet(files, [EXAMPLES // 4] * 4, {}, -1)
+
+
+def _train_traced(folder: str, name: str, records: RecordSet, held_out: RecordSet, **options: Any) -> None:
+    """Three steps over global batches of 32 from two input streams and an evaluation over 80 examples, the last batch half full.
+
+    Weights, the evaluation's metrics, predictions, and traces of masks and samples go to FOLDER/NAME.npz.
+    """
     TracedModel.traces = []
     estimator = pretraining_estimator(os.path.join(folder, name), train_batch_size=32, traced=True, **options)
-    estimator.train(pretraining_inputs, 3)
+    estimator.train(train_input_fn(records, LENGTH, seed=5, streams=2), 3)
     for variable in estimator.variables:
         first, *others = (value.numpy().tobytes() for value in estimator.strategy.experimental_local_results(variable))
         assert all(other == first for other in others), f"the replicas' copies of {variable.name} went apart"
+    metrics = estimator.evaluate(eval_input_fn(held_out, LENGTH))
     traces = {f"{step}/{key}": value for step, trace in enumerate(TracedModel.traces) for key, value in trace.items()}
-    np.savez(os.path.join(folder, f"{name}.npz"), **values_of(estimator), **traces)
+    metrics = {f"metrics/{key}": np.array(value) for key, value in metrics.items()}
+    if isinstance(estimator.strategy, tf.distribute.MirroredStrategy):
+        estimator.__class__ = SpreadEstimator
+    metrics["predictions"] = np.array([row["is_fake"] for row in estimator.predict(eval_input_fn(held_out, LENGTH))])
+    np.savez(os.path.join(folder, f"{name}.npz"), **values_of(estimator), **traces, **metrics)
+
+
+SPLITS = {  # name -> replicas, accumulated parts
+    "whole": (1, 1),
+    "accumulated": (1, 4),
+    "2 replicas": (2, 1),
+    "4 replicas": (4, 1),
+    "2 replicas, accumulated": (2, 2),
+}
 
 
 def run_split(folder: str) -> None:
+    """A child for every number of replicas, as TensorFlow takes two MirroredStrategies of one process for one."""
+    records = write_shards(os.path.join(folder, "shards"))
+    children = {}
+    for replicas in sorted({replicas for replicas, _ in SPLITS.values()}):
+        children[replicas] = os.fork()
+        if not children[replicas]:
+            _run_splits(folder, replicas, records)
+            return
+    statuses = {replicas: os.waitpid(child, 0)[1] for replicas, child in children.items()}
+    assert not any(statuses.values()), statuses
+
+
+def _run_splits(folder: str, replicas: int, records: RecordSet) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    _train_traced(folder, "whole")
-    _train_traced(folder, "accumulated", gradient_accumulation_steps=4)
-    _train_traced(folder, "replicas", strategy=tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)]) if replicas > 1 else None
+    for name, (needed, parts) in SPLITS.items():
+        if needed == replicas:
+            _train_traced(folder, name, records, _held_out(records), strategy=strategy, gradient_accumulation_steps=parts)
+
+
+def _held_out(records: RecordSet) -> RecordSet:
+    return records._replace(files=records.files[:1], counts=records.counts[:1])
 
 
 def run_terminated(folder: str) -> None:
@@ -216,8 +277,12 @@ def run_terminated(folder: str) -> None:
 
 
 def run_worker(folder: str) -> None:
+    """Of four shards worker 0 can read the first and the third, worker 1 the second and the fourth."""
     strategy = devices.create_strategy()
-    _train_traced(folder, f"worker{strategy.cluster_resolver.task_id}", strategy=strategy)
+    name = f"worker{strategy.cluster_resolver.task_id}"
+    records = write_shards(os.path.join(folder, f"shards-{name}"), readable=range(strategy.cluster_resolver.task_id, 4, 2))
+    held_out = _held_out(write_shards(os.path.join(folder, f"held-out-{name}")))
+    _train_traced(folder, name, records, held_out, strategy=strategy)
 
 
 if __name__ == "__main__":

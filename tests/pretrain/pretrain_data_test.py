@@ -137,6 +137,50 @@ def test_the_order_does_not_depend_on_where_the_data_lie(tmp_path):
     assert batches(data_set(tmp_path / "a", [9, 8]), 5, 7) == batches(data_set(tmp_path / "b", [9, 8]), 5, 7)
 
 
+# --- several workers -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(worker, workers, records, streams, number, start=0, size=8):
+    """(position, example number) of the rows that a worker gets in `number` batches."""
+    dataset = train_input_fn(records, LENGTH, 7, streams)(InputContext(size, start, worker=worker, workers=workers))
+    batches = [(features["position"].numpy().tolist(), features["input_ids"].numpy()[:, 1].tolist()) for features in dataset.take(number)]
+    return [[(position, number - 10) for position, number in zip(*batch, strict=True)] for batch in batches]
+
+
+@pytest.mark.parametrize("worker, own", [(0, (0, 3)), (1, (1, 2))])
+def test_a_worker_reads_only_the_shards_of_its_streams(tmp_path, worker, own):
+    """The others' shards are not even there. Of 5, 4, 4 and 3 examples it gets two epochs of 8."""
+    records, shard_of = data_set(tmp_path, [5, 4, 4, 3]), np.repeat([0, 1, 2, 3], [5, 4, 4, 3])
+    for place in {0, 1, 2, 3} - set(own):
+        os.remove(records.files[place])
+    rows = rows_of(worker, 2, records, 2, 4)
+    assert all([position for position, _ in batch] == list(range(4 * worker, 4 * worker + 4)) for batch in rows)
+    numbers = [number for batch in rows for _, number in batch]
+    examples = [number for number in range(16) if shard_of[number] in own]
+    assert sorted(numbers[:8]) == sorted(numbers[8:]) == examples and numbers[:8] != numbers[8:]
+
+
+@pytest.mark.parametrize("streams, workers", [(2, 2), (4, 2), (4, 4), (1, 2), (1, 4)])
+def test_however_many_workers_share_the_streams_the_batches_are_the_same(tmp_path, streams, workers):
+    """Also from step 3 on, and where one stream is read by all."""
+    records = data_set(tmp_path, [5, 3, 4, 4, 6, 2, 4, 4])
+    (alone,) = [rows_of(0, 1, records, streams, 9)]
+    for start in (0, 3):
+        shares = [rows_of(worker, workers, records, streams, 6, start) for worker in range(workers)]
+        assert [sum(parts, []) for parts in zip(*shares, strict=True)] == alone[start : start + 6]
+    assert [position for position, _ in alone[0]] == list(range(8))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_several_workers_evaluate_every_example_once(tmp_path, workers):
+    records, found = data_set(tmp_path, [5, 0, 4]), []
+    for worker in range(workers):
+        for features in eval_input_fn(records, LENGTH)(InputContext(4, worker=worker, workers=workers)):
+            real = features["is_real"].numpy() == 1
+            found += zip(features["position"].numpy()[real].tolist(), (features["input_ids"].numpy()[real, 1] - 10).tolist(), strict=True)
+    assert sorted(found) == [(number, number) for number in range(9)]
+
+
 # --- evaluation ---------------------------------------------------------------------------------------------------------------
 
 
