@@ -186,7 +186,7 @@ def test_finetuning_is_fit_for_a_tpu(make_config, tmp_path, monkeypatch):  # noq
     tasks, start = get_tasks(config), find_starting_point(config)
     preprocessor = Preprocessor(config, tasks, start.tokenizer)
     runner = ModelRunner(config, tasks, preprocessor, start, str(tmp_path), 1)
-    estimator = runner._estimator
+    estimator = runner.estimator
     assert estimator.config.iterations_per_loop == config.iterations_per_loop > 1
     training = runner._train_input_fn(InputContext(config.train_batch_size))
     prediction = preprocessor.prepare_predict(tasks, "dev")[0](InputContext(config.eval_batch_size))
