@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from model.command import DataError, UserError, read_json
 from model.estimator import Features, InputContext, InputFn
-from pretrain.build_folder import MANIFEST, WORK
+from pretrain.build_folder import MANIFEST, WORK, shards_of
 
 FEATURES = ("input_ids", "input_mask", "segment_ids")
 _WINDOW_RECORDS = 65536  # about 40 MB of records at length 128: shuffled well, and read again at most once by a resumed run
@@ -107,19 +107,15 @@ def _read_manifest(folder: str, length: int, flag: str) -> dict[str, Any]:
         logging.warning("No manifest.json in %r: reading all records to count them; their tokenizer cannot be checked", folder)
         return {}
     manifest = read_json(path, flag)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != 1:
+    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not isinstance(manifest.get("tokenizer", {}), dict):
         raise UserError(f"{path} is not a manifest of build_pretraining_dataset.py (--{flag})")
-    _check_length(manifest["max_seq_length"], length, folder)
+    _check_length(manifest.get("max_seq_length"), length, folder)
     return manifest
-
-
-def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return [shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])]
 
 
 def _check_complete(pattern: str, folder: str, manifest: dict[str, Any], found: set[str]) -> None:
     """DataError for a shard of the manifest that the pattern asks for and that is not there: a copy may have been cut short."""
-    for shard in _shards(manifest):
+    for shard in shards_of(manifest):
         path = posixpath.join(folder, shard["file"])
         if path not in found and any(fnmatch.fnmatchcase(path, part.strip()) for part in pattern.split(",")):
             raise DataError(f"{path} is missing, but manifest.json lists it: build or copy the data set again")
@@ -138,7 +134,7 @@ def _common_tokenizer(manifests: dict[str, dict[str, Any]], flag: str) -> dict[s
     return common
 
 
-def _check_length(found: int, length: int, where: str) -> None:
+def _check_length(found: int | None, length: int, where: str) -> None:
     if found != length:
         raise UserError(
             f"the TFRecords {where} were built for max_seq_length {found}, but this run has {length}: set --max_seq_length={found} "
@@ -148,13 +144,15 @@ def _check_length(found: int, length: int, where: str) -> None:
 
 def _count_from_manifest(path: str, manifest: dict[str, Any], length: int, flag: str) -> int:
     """The number of records, once the size agrees: a truncated shard is found before the run starts."""
-    shard = next((shard for shard in _shards(manifest) if shard["file"] == posixpath.basename(path)), None)
+    shard = next((shard for shard in shards_of(manifest) if shard["file"] == posixpath.basename(path)), None)
     if shard is None:
         raise UserError(f"{path} is not in the manifest.json beside it: remove it or change --{flag}")
     size = tf.io.gfile.stat(path).length
     if size != shard["bytes"]:
         _diagnose(path, length)
         raise DataError(f"{path} has {size} bytes but manifest.json says {shard['bytes']}: build the data set again")
+    if not 0 <= 16 * shard.get("records", -1) <= size:  # each has a frame of 16 bytes
+        raise DataError(f"{path} has {size} bytes but manifest.json says {shard.get('records')} records: build the data set again")
     return shard["records"]
 
 
