@@ -56,6 +56,7 @@ EXTRAS = {
         # No wheels for Python 3.10 at the newer TensorFlows; what tests it skips there.
         'tensorflow-text>=2.18,<2.22; python_version >= "3.11"',
     ],
+    "fuzz": ['atheris>=3,<4; python_version >= "3.11"'],  # benchmarks/fuzzing.py
     "torch": ["torch>=2.10,<3"],  # fine-tuning from pytorch_model.bin; before 2.10 weights_only was not safe
     "gpu": ["tensorflow[and-cuda]>=2.18,<2.22"],
     # Referees for the parity tests. The exact torch: other releases may compute the same formula in another order.

@@ -394,7 +394,9 @@ def _load_sentencepiece(vocab_file: str) -> Any:
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=_read_bytes(path))
         crosses_spaces = model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2
-    except (RuntimeError, OSError) as error:
+        for row in range(len(model)):
+            model.id_to_piece(row)
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:  # the last: a piece that is no text
         raise DataError(f"{path} is not a sentencepiece model (--vocab_file)") from error
     if crosses_spaces:
         raise UserError(f"{path} has pieces that cross spaces, which this tokenizer does not support (--vocab_file)")

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from model.command import DataError, UserError, read_json
 from model.estimator import Features, InputContext, InputFn
 from pretrain.build_folder import MANIFEST, WORK, shards_of
+from pretrain.example_writer import masked_crcs
 
 FEATURES = ("input_ids", "input_mask", "segment_ids")
 _WINDOW_RECORDS = 65536  # about 40 MB of records at length 128: shuffled well, and read again at most once by a resumed run
@@ -166,6 +167,7 @@ class Scan(NamedTuple):
 def _scan(path: str, length: int) -> Scan:
     """Reads a whole shard, quickly where it is sound; DataError names the first record that is damaged or does not fit."""
     records, highest_id = 0, -1
+    _refuse_endless(path)
     try:
         for features in tf.data.TFRecordDataset(path).batch(_SCAN_BATCH).map(lambda batch: _parse(batch, length)):
             records += int(features["input_ids"].shape[0])
@@ -176,9 +178,24 @@ def _scan(path: str, length: int) -> Scan:
     return Scan(records, highest_id)
 
 
+def _refuse_endless(path: str) -> None:
+    """DataError for a record that is said to be longer than its file: TensorFlow dies of that where the length has its check sum."""
+    size, offset, number = tf.io.gfile.stat(path).length, 0, 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while len(head := file.read(12)) == 12:
+            offset += 16 + int.from_bytes(head[:8], "little")
+            if offset > size:
+                if head[8:] == masked_crcs([head[:8]]).astype("<u4").tobytes():  # if not, TensorFlow says so
+                    raise DataError(f"record {number} of {path} is truncated or corrupt (it ends at byte {offset} of {size}): build the data set again")
+                return
+            file.seek(offset)
+            number += 1
+
+
 def _diagnose(path: str, length: int) -> None:
     """Reads a shard record by record; DataError names the first that is damaged, UserError if it was built for another length."""
     number, advice = 0, "build the data set again"
+    _refuse_endless(path)
     try:
         for serialized in tf.data.TFRecordDataset(path):
             found = tf.train.Example.FromString(serialized.numpy()).features.feature

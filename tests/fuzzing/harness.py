@@ -43,7 +43,7 @@ def _writes(path: Any, mode: Any, flags: int) -> bool:
 
 def _is_allowed(path: Any) -> bool:
     path = os.fsdecode(path)
-    return path == os.devnull or "__pycache__" in path or os.path.realpath(path).startswith(_allowed + os.sep)
+    return path == os.devnull or "__pycache__" in path or f"{os.path.realpath(path)}{os.sep}".startswith(_allowed + os.sep)
 
 
 sys.addaudithook(_watch)

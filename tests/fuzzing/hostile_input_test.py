@@ -3,6 +3,7 @@
 Each test is also a target of benchmarks/fuzzing.py, which looks for input that reaches code not reached before.
 """
 
+import dataclasses
 import functools
 import io
 import json
@@ -10,6 +11,7 @@ import math
 import os
 import pathlib
 import shutil
+import urllib.parse
 
 import pytest
 import safetensors.numpy
@@ -19,18 +21,23 @@ from hypothesis import strategies as st
 
 from configure_finetuning import FinetuningConfig
 from configure_pretraining import PretrainingConfig
-from export.exporter import ExportConfig
+from export.exporter import ExportConfig, export
 from finetune import custom_task, task_files
+from finetune.model_runner import read_scores
+from finetune.prediction import find_model, read_config
 from finetune.prediction_files import INPUT_FORMATS, PredictionConfig, read_rows
+from finetune.results import Results
 from finetune.starting_point import find_starting_point
 from finetune.task_builder import TASKS, get_task
 from model import checkpoint, hparams, tokenization, transformers_folder
 from model.estimator import InputContext
+from model.hooks import read_history
 from model.layers import variable_name
-from model.modeling import BertModel
+from model.modeling import BertConfig, BertModel
 from pretrain import build_folder, corpora, corpus_builder, dataset_builder, dataset_inspector, vocab_builder
 from pretrain.dataset_inspector import InspectConfig
 from pretrain.pretrain_data import eval_input_fn, explained, find_records
+from pretrain.pretraining_run import check_earlier_run
 from pretrain.record_checker import Checker, Expectation, ShardTask
 from pretrain.text_files import TextFile, expand_files, stored_size, unpacked_size
 from server.server_config import ServerConfig
@@ -61,10 +68,13 @@ VOCABULARY = ("\n".join(PIECES) + "\n").encode()
 # ---- text
 
 
+sentencepiece_model = functools.cache(train)
+
+
 @functools.cache
 def make_tokenizer(kind: str, lower: bool, strip: bool) -> tokenization.FullTokenizer:
     is_model = kind in ("sentencepiece", "kobert")
-    path = write(f"tokenizer/{'m.model' if is_model else 'vocab.txt'}", train() if is_model else VOCABULARY)
+    path = write(f"tokenizer/{'m.model' if is_model else 'vocab.txt'}", sentencepiece_model() if is_model else VOCABULARY)
     return tokenization.FullTokenizer(path, lower, kind, strip_accents=strip)
 
 
@@ -78,12 +88,14 @@ def test_tokenizer(kind, lower, strip, text):
     assert all(0 <= start <= end <= len(text) for start, end in places) and places == sorted(places)
 
 
-@given(st.sampled_from(("vocab.txt", "tokenizer.json")), st.data())
+@given(st.sampled_from(("vocab.txt", "tokenizer.json", "m.model")), st.data())
 @fuzz(100)
 def test_vocabulary(name, data):
     saved = {"model": {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {piece: row for row, piece in enumerate(PIECES)}}}
-    path = write(f"vocabulary/{name}", data.draw(damaged(VOCABULARY) if name == "vocab.txt" else json_bytes(saved)))
-    tokenizer = attempt(tokenization.FullTokenizer, path, tokenizer_type="wordpiece")
+    contents = {"vocab.txt": damaged(VOCABULARY), "tokenizer.json": json_bytes(saved), "m.model": damaged(sentencepiece_model())}[name]
+    path = write(f"vocabulary/{name}", data.draw(contents))
+    kind = data.draw(st.sampled_from(("sentencepiece", "kobert"))) if name == "m.model" else "wordpiece"
+    tokenizer = attempt(tokenization.FullTokenizer, path, tokenizer_type=kind)
     if tokenizer:
         assert len(tokenizer.encode("그는 심각합니다. [MASK]")) > 0
 
@@ -273,7 +285,7 @@ def test_tfrecords(data):
     if found:
         attempt(_read_all, found)
     report = attempt(Checker(Expectation(LENGTH, 100, 2, 3)).check, ShardTask(path, {}))
-    assert report is None or report.fault or found
+    assert report is None or report.fault or found or not report.records
     write("vocab.txt", ("\n".join([*PIECES, *map(str, range(100))])).encode())
     config = InspectConfig.create(None, {"data": str(home)})
     attempt(lambda: dataset_inspector.find_data_set(config))
@@ -353,6 +365,33 @@ def test_checkpoint(data):
     assert os.path.exists(outside)
 
 
+RUN = {
+    "pretraining": {"electra_objective": True, "seed": 1},
+    "bert_config": {"hidden_size": 8},
+    "generator_config": None,
+    "embedding_size": 8,
+    "tokenizer": {"vocab_size": 5},
+}
+TRIALS = {"config_hash": "ab", "trials": [{"seed": 42, "seconds": 1.5, "rows": {}, "cut": {}, "scores": {}, "reports": {}}]}
+HISTORY = [{"step": 7, "score": 0.5, "seconds": 1.0, "loss": 0.25}]
+
+
+@given(st.data())
+@fuzz(80)
+def test_folder_of_an_earlier_run(data):
+    home = folder("run")
+    write("run/checkpoint", small_checkpoint()["checkpoint"])
+    write("run/model.ckpt-7.index", small_checkpoint()["model.ckpt-7.index"])
+    write("run/config.json", data.draw(json_bytes(RUN)))
+    write("run/results.json", data.draw(json_bytes(TRIALS)))
+    write("run/history.json", data.draw(json_bytes(HISTORY)))
+    write("run/history.jsonl", data.draw(json_bytes(HISTORY[0])))
+    attempt(check_earlier_run, dataclasses.replace(PretrainingConfig(), model_dir=home), RUN)
+    attempt(Results, home, {"config_hash": "ab"})
+    attempt(read_history, f"{home}/history.jsonl")
+    attempt(read_scores, f"{home}/history.json")
+
+
 @functools.cache
 def recorded_folder() -> tuple[dict, dict[str, bytes]]:
     """(config.json that goes with it, files) of a checkpoint of ours."""
@@ -369,8 +408,6 @@ def recorded_folder() -> tuple[dict, dict[str, bytes]]:
 
 
 def _bert_config(values):
-    from model.modeling import BertConfig
-
     return BertConfig.from_dict(values)
 
 
@@ -384,8 +421,6 @@ def test_config_json(data):
     start = attempt(find_starting_point, config)
     if start:
         assert start.tokenizer.vocab_size <= start.bert_config.vocab_size
-    from finetune.prediction import find_model, read_config
-
     if attempt(find_model, home):
         attempt(read_config, home)
 
@@ -466,8 +501,6 @@ def client():
     testclient = pytest.importorskip("starlette.testclient", reason="starlette and httpx are not installed (serve extra)")
     app = pytest.importorskip("server.app", reason="the server's packages are not installed (serve extra)")
     pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed (serve extra)")
-    from export.exporter import export
-
     overrides = json.dumps({"model_hparam_overrides": {"num_attention_heads": 2}, "tokenizer_type": "wordpiece"})
     home = folder("served")
     for part in ("discriminator", "generator"):
@@ -504,9 +537,7 @@ def test_rest(data):
 @given(st.sampled_from(("GET", "POST", "PUT", "HEAD", "X")), st.lists(CLEAN_TEXT | NAMES, max_size=4), CLEAN_TEXT)
 @fuzz(40)
 def test_rest_addresses(method, parts, key):
-    from urllib.parse import quote
-
-    path = "/" + "/".join(quote(part, safe=":", errors="replace") for part in ["v1", "models", *parts])
+    path = "/" + "/".join(urllib.parse.quote(part, safe=":", errors="replace") for part in ["v1", "models", *parts])
     headers = {"x-api-key": key.encode("latin-1", "ignore").strip().replace(b"\n", b"").replace(b"\r", b"").replace(b"\0", b"")}
     response = client().request(method, path, headers=headers)
     assert response.status_code < 500
