@@ -298,7 +298,9 @@ def _import_torch(path: str) -> Any:
     except ImportError as error:
         raise UserError(f"to read {path}, `pip install 'torch>=2.10'`, or use a folder with {_SAFETENSORS} (--{_FLAG})") from error
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 10):  # CVE-2026-24747: before, weights_only could be tricked
-        raise UserError(f"to read {path} safely takes torch 2.10 or newer, not {torch.__version__}: `pip install 'torch>=2.10'` (--{_FLAG})")
+        raise UserError(
+            f"to read {path} safely takes torch 2.10 or newer, not {torch.__version__}: `pip install 'torch>=2.10'` (--{_FLAG})"
+        )
     return torch
 
 

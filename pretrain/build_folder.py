@@ -235,7 +235,7 @@ class BuildFolder:
 
 
 def shards_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of a manifest's shards. What is none is left out, and so is one that lies elsewhere: shards are removed by these names."""
+    """The entries of a manifest's shards, less what is none or lies elsewhere: by these names shards are removed."""
     parts = [part for part in (manifest, manifest.get("train"), manifest.get("eval")) if isinstance(part, dict)]
     return [shard for part in parts if isinstance(part.get("shards"), list) for shard in part["shards"] if _is_shard(shard)]
 
@@ -244,7 +244,9 @@ def _is_shard(entry: Any) -> bool:
     if not isinstance(entry, dict) or not all(type(entry.get(key, 0)) is int for key in ("bytes", "records")):
         return False
     name = entry.get("file")
-    return isinstance(name, str) and "bytes" in entry and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
+    return (
+        isinstance(name, str) and "bytes" in entry and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
+    )
 
 
 def _unlink(path: str) -> None:

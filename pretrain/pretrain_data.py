@@ -172,6 +172,8 @@ def _scan(path: str, length: int) -> Scan:
         for features in tf.data.TFRecordDataset(path).batch(_SCAN_BATCH).map(lambda batch: _parse(batch, length)):
             records += int(features["input_ids"].shape[0])
             highest_id = max(highest_id, int(tf.reduce_max(features["input_ids"])))
+            if (lowest_id := int(tf.reduce_min(features["input_ids"]))) < 0:
+                raise DataError(f"{path} holds the id {lowest_id}, which is no vocabulary's: build the data set again")
     except _READ_ERRORS:
         _diagnose(path, length)
         raise
@@ -186,7 +188,9 @@ def _refuse_endless(path: str) -> None:
             offset += 16 + int.from_bytes(head[:8], "little")
             if offset > size:
                 if head[8:] == masked_crcs([head[:8]]).astype("<u4").tobytes():  # if not, TensorFlow says so
-                    raise DataError(f"record {number} of {path} is truncated or corrupt (it ends at byte {offset} of {size}): build the data set again")
+                    raise DataError(
+                        f"record {number} of {path} is truncated or corrupt (it ends at byte {offset} of {size}): build the data set again"
+                    )
                 return
             file.seek(offset)
             number += 1
@@ -213,15 +217,17 @@ def _diagnose(path: str, length: int) -> None:
 
 
 @contextlib.contextmanager
-def explained(records: RecordSet, length: int) -> Iterator[None]:
-    """Turns an error that TensorFlow met in the records into one that names the shard and the record number."""
+def explained(records: RecordSet, length: int, vocab_size: int | None = None) -> Iterator[None]:
+    """Turns an error that TensorFlow met in the records into one that names the shard, and the record number of a damaged one."""
     try:
         yield
     except _READ_ERRORS:
         for path in records.files:
             if not tf.io.gfile.exists(path):
                 raise DataError(f"{path} disappeared during the run: build the data set again") from None
-            _scan(path, length)
+            highest_id = _scan(path, length).highest_id
+            if vocab_size is not None and highest_id >= vocab_size:
+                raise DataError(f"{path} holds the id {highest_id}, but the model has {vocab_size}: build the data set again") from None
         raise  # the records are sound: the error is another one
 
 

@@ -199,7 +199,7 @@ def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet) -
     parameters = sum(int(tf.size(variable)) for variable in estimator.model.trainable_variables)
     logging.info("Training %s: %s parameters, %s examples", config.model_name, f"{parameters:,}", f"{records.total:,}")
     hooks = [ProgressHook(PROGRESS), HistoryHook(config.model_dir), SummaryHook(os.path.join(config.model_dir, "events"))]
-    with explained(records, config.max_seq_length):
+    with explained(records, config.max_seq_length, config.vocab_size):
         estimator.train(train_input_fn(records, config.max_seq_length, config.seed), config.num_train_steps, hooks)
     history = read_history(os.path.join(config.model_dir, HISTORY))
     panels = {title: [name for name in names if any(name in row for row in history)] for title, names in PANELS.items()}
@@ -209,7 +209,7 @@ def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet) -
 def evaluate(config: PretrainingConfig, estimator: Estimator, records: RecordSet) -> dict[str, float]:
     """Metrics over the held-out examples, written as text and JSON."""
     step = estimator.restore_or_initialize()
-    with explained(records, config.max_seq_length):
+    with explained(records, config.max_seq_length, config.vocab_size):
         metrics = estimator.evaluate(eval_input_fn(records, config.max_seq_length), config.num_eval_steps or None)
     results = {"global_step": step, "held_out_examples": records.total, **metrics}
     tf.io.gfile.makedirs(os.path.dirname(config.results_txt) or ".")

@@ -140,7 +140,13 @@ class Demo:
         ids = reader.tokenizer.convert_tokens_to_ids([piece.text for piece in pieces])
         for place, row in swaps.items() if isinstance(swaps, Mapping) else ():
             # Python refuses to read numbers of very many digits.
-            if not (place.isdecimal() and len(place) < 10 and int(place) < len(ids) and type(row) is int and 0 <= row < reader.tokenizer.vocab_size):
+            if not (
+                place.isdecimal()
+                and len(place) < 10
+                and int(place) < len(ids)
+                and type(row) is int
+                and 0 <= row < reader.tokenizer.vocab_size
+            ):
                 raise BadRequest(f"swaps must be places of pieces and ids of the vocabulary, got {place!r:.20}: {row!r:.20}")
             ids[int(place)] = row
         return reader, pieces, ids, len(every) - len(pieces)

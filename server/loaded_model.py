@@ -22,7 +22,9 @@ from model.words import has_half_pair
 
 DEFAULT_SIGNATURE = "serving_default"
 # Operations of a graph that read or write files it names, or call back into Python. No export has them; docs/security.md: what is left.
-_REFUSED = re.compile(r"(Read|Write)File|MatchingFiles|\w*PyFunc\w*|Save|SaveSlices|\w*Dataset(V\d)?|\w*Reader(V2)?|\w*SummaryFileWriter|PrintV2|Debug\w+")
+_REFUSED = re.compile(
+    r"(Read|Write)File|MatchingFiles|\w*PyFunc\w*|Save|SaveSlices|\w*Dataset(V\d)?|\w*Reader(V2)?|\w*SummaryFileWriter|PrintV2|Debug\w+"
+)
 Columns = dict[str, np.ndarray]
 
 
@@ -233,7 +235,9 @@ def _refuse_file_operations(folder: str) -> None:
     for graph in (meta.graph_def for meta in model.meta_graphs):
         for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
             if _REFUSED.fullmatch(node.op):
-                raise DataError(f"{folder} holds the operation {node.op}, which no model needs that answers requests: do not trust it (--models)")
+                raise DataError(
+                    f"{folder} holds the operation {node.op}, which no model needs that answers requests: do not trust it (--models)"
+                )
 
 
 def _max_length(folder: str) -> int:

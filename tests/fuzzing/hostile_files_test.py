@@ -52,7 +52,10 @@ def home(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: &a [x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)), "alias"),
+        (
+            "a: &a [x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)),
+            "alias",
+        ),
         ("&a [*a]", "alias"),
         ("label: 0x" + "f" * 5000, "more than 64 bits"),
         ("- !!python/object/apply:os.mkdir [evil]", "could not determine a constructor"),
@@ -92,7 +95,9 @@ def test_fixed_a_record_longer_than_its_file(home):
         pretrain_data.find_records(f"{home}/*.tfrecord*", "pretrain_tfrecords", LENGTH)
 
 
-@pytest.mark.parametrize("change", [{"tokenizer": []}, {"max_seq_length": None}, {"train": 3}, {"train": {"shards": [{"file": 3}]}}, {"train": {}}])
+@pytest.mark.parametrize(
+    "change", [{"tokenizer": []}, {"max_seq_length": None}, {"train": 3}, {"train": {"shards": [{"file": 3}]}}, {"train": {}}]
+)
 def test_fixed_manifests_that_are_none(home, change):
     write_manifest(home, write_shards(home, [2]))
     path = home / "manifest.json"
@@ -188,7 +193,9 @@ def test_task_names_are_no_paths(home, name):
     with pytest.raises(UserError, match="unknown task"):
         get_tasks(FinetuningConfig.create("m", str(home), {"task_names": [name]}))
     with pytest.raises(UserError, match="task_config|name must be a letter"):
-        custom_task.TaskDescription.from_dict({"name": name, "type": "tagging", "files": {"train": "a.tsv", "test": "b.tsv"}, "text": "t", "label": "l"})
+        custom_task.TaskDescription.from_dict(
+            {"name": name, "type": "tagging", "files": {"train": "a.tsv", "test": "b.tsv"}, "text": "t", "label": "l"}
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in OUTSIDE if "://" not in name])

@@ -105,7 +105,9 @@ def test_vocabulary(name, data):
 SUFFIXES = ("", ".gz", ".xz", ".zst", ".zip")
 
 
-@given(st.sampled_from(sorted(SAMPLES)), st.sampled_from(SUFFIXES), NAMES | st.just("a.json"), st.sampled_from(("error", "replace")), st.data())
+@given(
+    st.sampled_from(sorted(SAMPLES)), st.sampled_from(SUFFIXES), NAMES | st.just("a.json"), st.sampled_from(("error", "replace")), st.data()
+)
 @fuzz(250)
 def test_corpus(reader, suffix, member, invalid_utf8, data):
     packed = pack(data.draw(damaged(SAMPLES[reader].encode())), suffix, member.encode("utf-8", "ignore").decode())
@@ -120,7 +122,7 @@ def test_corpus(reader, suffix, member, invalid_utf8, data):
 
 # ---- tasks
 
-TABLE = "id\ttext\tlabel\n1\t그는 심각합니다.\t0\n2\t\"인용\ta\n"
+TABLE = 'id\ttext\tlabel\n1\t그는 심각합니다.\t0\n2\t"인용\ta\n'
 ROWS = [{"text": "그는", "labels": {"label": 1, "real-label": 0.5}}, {"text": "심각", "labels": {"label": "a", "real-label": 2}}]
 
 
@@ -355,7 +357,11 @@ def test_checkpoint(data):
     variables = _variables()
     outside = write("outside.index", b"not yours")
     prefix = attempt(checkpoint.resolve, home)
-    for read in (checkpoint.read_shapes, lambda path: checkpoint.read(path, ["electra/a", "b"]), lambda path: checkpoint.warm_start(path, variables)):
+    for read in (
+        checkpoint.read_shapes,
+        lambda path: checkpoint.read(path, ["electra/a", "b"]),
+        lambda path: checkpoint.warm_start(path, variables),
+    ):
         if prefix:
             attempt(read, prefix)
     attempt(checkpoint.restore_newest, home, variables)
@@ -441,7 +447,9 @@ def transformers_files() -> dict[str, bytes]:
         transformers_folder.to_theirs(name, "electra"): transformers_folder.to_our_layout(name, value) for name, value in values.items()
     }
     files["model.safetensors"] = safetensors.numpy.save(weights)
-    files["tokenizer_config.json"] = b'{"do_lower_case": false, "tokenizer_class": "evil.Tokenizer", "auto_map": {"AutoTokenizer": "evil.T"}}'
+    files["tokenizer_config.json"] = (
+        b'{"do_lower_case": false, "tokenizer_class": "evil.Tokenizer", "auto_map": {"AutoTokenizer": "evil.T"}}'
+    )
     vocabulary = {piece: row for row, piece in enumerate(PIECES)}
     model_part = {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": vocabulary}
     files["tokenizer.json"] = json.dumps({"normalizer": {"type": "BertNormalizer", "lowercase": False}, "model": model_part}).encode()
