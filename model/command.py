@@ -69,7 +69,7 @@ def required(name: str) -> Any:
 
 def check_name(name: str, flag: str) -> str:
     """Returns `name` if it can be that of a folder within another one; else UserError, quoting `flag`."""
-    if name in ("", ".", "..") or re.search(r"[/\\\0]|://", name):
+    if name in (".", "..") or re.search(r"[/\\\0]|://", name):
         raise UserError(f"{flag} must be a name without / and \\, not a path, got {name!r} (--{flag})")
     return name
 

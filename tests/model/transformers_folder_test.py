@@ -358,7 +358,7 @@ def test_without_torch_or_with_an_unsafe_one_the_error_says_what_to_install(libr
     with pytest.raises(UserError, match=r"torch 2\.10 or newer, not 2\.5\.1.*pip install"):
         read(tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'torch>=2\.6'.*model\.safetensors"):
+    with pytest.raises(UserError, match=r"pip install 'torch>=2\.10'.*model\.safetensors"):
         read(tmp_path)
 
 

@@ -164,10 +164,10 @@ def test_rows_that_fill_up_a_batch_have_nothing_in_their_mask():
 
 def test_a_data_set_is_found_by_its_manifest_unread(tmp_path):
     train, held_out = write_shards(tmp_path, [3, 2]), write_shards(tmp_path, [1], "eval_data")
-    write_manifest(tmp_path, train, held_out, counts={train[0]: 300})  # a count that only the manifest can have told
+    write_manifest(tmp_path, train, held_out, counts={train[0]: 18})  # a count that only the manifest can have told
     (tmp_path / "pretrain_data.tfrecord-00001-of-00002.tmp-12").write_text("half a shard")
     found = find_records(f"{tmp_path}/pretrain_data*", "pretrain_tfrecords", LENGTH)
-    assert found == RecordSet(train, [300, 2], TOKENIZER, -1) and found.total == 302
+    assert found == RecordSet(train, [18, 2], TOKENIZER, -1) and found.total == 20
     assert find_records(f"{tmp_path}/eval_data*", "eval_tfrecords", LENGTH).counts == [1]
 
 
