@@ -8,6 +8,7 @@ What it finds lies in OUTPUT_DIR as TARGET-crash-..., TARGET-timeout-... or TARG
 --target=TARGET --input=FILE. Needs Python 3.11 to 3.13, for which atheris has wheels.
 """
 
+import importlib
 import os
 import re
 import subprocess
@@ -73,8 +74,8 @@ def _fuzz(name: str) -> None:
         raise UserError(f"this needs `pip install '.[fuzz]'` ({error})") from error
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
-        from tests.fuzzing import hostile_input_test
-    try_one = getattr(hostile_input_test, f"test_{name}").hypothesis.fuzz_one_input
+        tests = importlib.import_module("tests.fuzzing.hostile_input_test")
+    try_one = getattr(tests, f"test_{name}").hypothesis.fuzz_one_input
     whole = 0
 
     def count(data: bytes) -> None:

@@ -22,6 +22,7 @@ from finetune.tagging.tagging_tasks import EntityTask, TaggedExample
 from finetune.task import Task
 from finetune.task_files import Row, read_csv, read_json_lines, read_json_rows, read_tsv
 from model.command import UserError
+from model.words import has_half_pair
 
 FLAG = "task_config"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # becomes part of variable names, of folder names and of --task_names
@@ -264,6 +265,8 @@ class _Given:
             raise self.error(f"{key} holds {_shown(value)}: put the text in quotes")
         if not str(value).strip() or re.search(r"[\t\r\n]", str(value)):
             raise self.error(f"{key} holds {_shown(value)}, must be a text without tabs and line ends, not an empty one")
+        if has_half_pair(str(value)):  # YAML reads "\ud800" as it stands, and no file could hold it
+            raise self.error(f"{key} holds {_shown(value)}, which has half of a surrogate pair, no character")
         return str(value)
 
     def texts(self, key: str, at_least: int, at_most: int | None = None) -> tuple[str, ...]:

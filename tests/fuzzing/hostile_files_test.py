@@ -67,6 +67,12 @@ def test_fixed_yaml_that_means_more_than_it_says(home, text, words):
         custom_task.read_description(str(home / "task.yaml"))
 
 
+def test_fixed_a_text_that_no_file_can_hold(home):
+    (home / "task.yaml").write_text('{name: a, type: tagging, files: {train: a.tsv, test: b.tsv}, text: "\\ud800", label: l}')
+    with pytest.raises(UserError, match=r"text holds '\\ud800', which has half of a surrogate pair"):
+        custom_task.read_description(str(home / "task.yaml"))
+
+
 def test_fixed_a_range_that_is_no_float(home):
     values = {"name": "a", "type": "regression", "files": {"train": "a.tsv", "test": "b.tsv"}, "text": "t", "label": "l"}
     with pytest.raises(UserError, match="range must be the lowest and the highest score"):
