@@ -79,7 +79,7 @@ def make_tokenizer(kind: str, lower: bool, strip: bool) -> tokenization.FullToke
 
 
 @given(st.sampled_from((*tokenization.TOKENIZER_TYPES, tokenization.KOBERT)), st.booleans(), st.booleans(), TEXT | LONG_TEXT)
-@fuzz(150)
+@fuzz(100)
 def test_tokenizer(kind, lower, strip, text):
     tokenizer = make_tokenizer(kind, lower, strip)
     ids = tokenizer.encode(text)
@@ -459,7 +459,7 @@ def transformers_files() -> dict[str, bytes]:
 
 
 @given(st.data())
-@fuzz(150)
+@fuzz(100)
 def test_transformers_folder(data):
     files = transformers_files()
     home = folder("transformers")
@@ -532,7 +532,7 @@ BODIES = {
 
 
 @given(st.data())
-@fuzz(120)
+@fuzz(100)
 def test_rest(data):
     path = data.draw(st.sampled_from(sorted(BODIES)))
     body = data.draw(json_bytes(BODIES[path]))
