@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import pathlib
+import pickle
+import subprocess
 import tracemalloc
 
 import numpy as np
@@ -17,12 +19,12 @@ from finetune import custom_task
 from finetune.prediction import read_config
 from finetune.preprocessing import read_table
 from finetune.task_builder import get_tasks
-from model import checkpoint, hparams, tokenization
+from model import checkpoint, hparams, tokenization, transformers_folder
 from model.command import DataError, UserError
 from pretrain import build_folder, pretrain_data
 from pretrain.example_writer import masked_crcs
 from pretrain.text_files import TextFile, expand_files
-from tests.fuzzing.harness import pack
+from tests.fuzzing.harness import attempt, folder, pack
 from tests.model.kobert_test import train
 from tests.model.transformers_folder_test import Malicious
 from tests.pretrain.pretrain_data_test import LENGTH, write_manifest, write_shards
@@ -46,7 +48,31 @@ def home(tmp_path) -> pathlib.Path:
     assert {path: data for path, data in after.items() if not path.startswith(f"{tmp_path}/home")} == before
 
 
+# ---- the watch of the other tests
+
+
+def test_the_watch_sees_what_is_not_allowed(home):
+    acts = (
+        lambda: (home / "a").write_bytes(b"a"),
+        lambda: os.mkdir(home / "b"),
+        lambda: os.rename(home / "b", home / "c"),
+        lambda: subprocess.run(["true"]),
+        lambda: pickle.loads(pickle.dumps(Malicious(str(home / "d")))),
+    )
+    for act in acts:
+        with pytest.raises(AssertionError, match="open|os.mkdir|os.rename|subprocess.Popen|pickle.find_class"):
+            attempt(act)
+    attempt(lambda: pathlib.Path(folder(), "a").write_bytes(b"a"))
+
+
 # ---- faults that were found
+
+
+def test_fixed_garbage_that_torch_cannot_unpack(home):
+    pytest.importorskip("torch", reason="torch is not installed (torch extra)")
+    (home / "pytorch_model.bin").write_bytes(b"\x80\x02M\x00")
+    with pytest.raises(DataError, match="is damaged or not a file of torch.save"):
+        transformers_folder.read_weights(str(home), "electra", ["a"])
 
 
 @pytest.mark.parametrize(
@@ -131,8 +157,6 @@ def test_fixed_a_piece_that_is_no_text(home):
 
 
 def test_fixed_an_index_of_weights_without_names(home):
-    from model import transformers_folder
-
     (home / "model.safetensors.index.json").write_text('{"weight_map": {"a": null}}')
     with pytest.raises(DataError, match="weight_map must name a file"):
         transformers_folder.weight_files(str(home))
