@@ -11,7 +11,7 @@ from typing import Any
 
 from configure_pretraining import DEBUG_MODEL
 from model import hparams
-from model.command import UserError
+from model.command import UserError, check_name
 from model.devices import PRECISIONS
 from model.hparams import option
 from model.tokenization import KOBERT, TOKENIZER_TYPES
@@ -150,6 +150,7 @@ class FinetuningConfig:
     @classmethod
     def create(cls, model_name: str, data_dir: str, values: Mapping[str, Any]) -> "FinetuningConfig":
         """Returns the resolved configuration: presets, then `values`; UserError on anything unknown, mistyped or impossible."""
+        check_name(model_name, "model_name")
         user = hparams.check(cls, values)
         given, own = user.get("task_names", []), _names(user.get("task_config", []))
         if own:

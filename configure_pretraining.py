@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from model.command import UserError
+from model.command import UserError, check_name
 from model.devices import PRECISIONS
 from model.hparams import check, option
 from model.modeling import EMBEDDING_SIZES, SIZES, get_bert_config
@@ -107,6 +107,7 @@ class PretrainingConfig:
     @classmethod
     def create(cls, model_name: str, data_dir: str, values: Mapping[str, Any]) -> "PretrainingConfig":
         """Applies defaults < size < debug < `values` and fills in the paths; UserError on anything unknown, mistyped or impossible."""
+        check_name(model_name, "model_name")
         user = check(cls, values)
         size = user.get("model_size", "small")
         presets: dict[str, Any] = {"embedding_size": EMBEDDING_SIZES[size]}

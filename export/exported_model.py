@@ -268,7 +268,7 @@ def _load_from_transformers(start: StartingPoint, part: str) -> ExportedModel:
 def _load_finetuned(place: str, asked: Mapping[str, Any], vocab_file: str, task_name: str | None) -> ExportedModel:
     prefix = place if tf.io.gfile.exists(f"{place}.index") else None
     folder = find_model(os.path.dirname(place) if prefix else place, "checkpoint")
-    settings = read_config(folder, vocab_file)
+    settings = read_config(folder, vocab_file, task_module=asked.get("task_module", ""))
     tasks = get_tasks(settings)
     task, start = choose_task(tasks, task_name), find_starting_point(_settings(prefix or folder, asked, settings.vocab_file))
     network = FinetuningModel(settings, tasks, start.bert_config, start.embedding_size, settings.seed)

@@ -91,7 +91,7 @@ _WRITERS: dict[str, Callable[[ExportedModel, str], None]] = {
 # What other scripts call the checkpoint and the settings, in errors that they share with this one.
 _PLACES = ("init_checkpoint", "model", "model_dir")
 _FLAGS_OF_OTHERS = re.compile(
-    rf"--({'|'.join(_PLACES)}|model_size|model_hparam_overrides|embedding_size|vocab_size|tokenizer_type|analyzer|do_lower_case|strip_accents)\b"
+    rf"--({'|'.join(_PLACES)}|model_size|model_hparam_overrides|embedding_size|vocab_size|tokenizer_type|analyzer|do_lower_case|strip_accents|task_module)\b"
 )
 
 

@@ -7,7 +7,6 @@ The dict holds all that the file said, so that a task can be made again from the
 
 import dataclasses
 import difflib
-import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from finetune.tagging.tagging_tasks import EntityTask, TaggedExample
 from finetune.task import Task
 from finetune.task_files import Row, read_csv, read_json_lines, read_json_rows, read_tsv
 from model.command import UserError
+from model.words import has_half_pair
 
 FLAG = "task_config"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # becomes part of variable names, of folder names and of --task_names
@@ -118,7 +118,18 @@ def read_description(path: str) -> TaskDescription:
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml.safe_load's loader; there the second of two equal keys silently wins."""
+    """yaml.safe_load's loader, where the second of two equal keys silently wins, and a few lines of aliases can mean gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="write out what *alias stands for", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        if number.bit_length() > 64:  # Python does not even print numbers of very many digits
+            raise yaml.MarkedYAMLError(problem="a whole number of more than 64 bits", problem_mark=node.start_mark)
+        return number
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -127,6 +138,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 # ---- from a mapping to a description
@@ -251,6 +265,8 @@ class _Given:
             raise self.error(f"{key} holds {_shown(value)}: put the text in quotes")
         if not str(value).strip() or re.search(r"[\t\r\n]", str(value)):
             raise self.error(f"{key} holds {_shown(value)}, must be a text without tabs and line ends, not an empty one")
+        if has_half_pair(str(value)):  # YAML reads "\ud800" as it stands, and no file could hold it
+            raise self.error(f"{key} holds {_shown(value)}, which has half of a surrogate pair, no character")
         return str(value)
 
     def texts(self, key: str, at_least: int, at_most: int | None = None) -> tuple[str, ...]:
@@ -281,8 +297,9 @@ class _Given:
 
     def range(self) -> tuple[float, float]:
         value = self._get("range")
-        numbers = [float(number) for number in value if type(number) in (int, float)] if isinstance(value, list) else []
-        if len(numbers) != 2 or len(value) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        found = [number for number in value if type(number) in (int, float)] if isinstance(value, list) else []
+        numbers = [float(number) for number in found if abs(number) < 1e300]  # no NaN, and nothing that is none as a float
+        if len(numbers) != 2 or len(value) != 2 or numbers[0] >= numbers[1]:
             raise self._bad("range")
         return numbers[0], numbers[1]
 

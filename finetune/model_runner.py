@@ -16,7 +16,7 @@ from finetune.preprocessing import Preprocessor
 from finetune.starting_point import StartingPoint
 from finetune.task import Task
 from model import checkpoint, devices
-from model.command import UserError, read_json, write_json
+from model.command import DataError, UserError, read_json, write_json
 from model.estimator import Estimator, RunConfig, Sums
 from model.hooks import ProgressHook
 from model.layers import variable_name
@@ -76,7 +76,7 @@ class ModelRunner:
         self._history_path = os.path.join(trial_dir, "history.json")
         self.history: list[dict[str, Any]] = []
         if tf.io.gfile.exists(self._history_path):
-            self.history = read_json(self._history_path, "model_dir")
+            self.history = read_scores(self._history_path)
         self.estimator = self._build_estimator()
 
     def _build_estimator(self) -> Estimator:
@@ -202,6 +202,17 @@ class ModelRunner:
         """Leaves the selected weights alone: a finished trial is never gone on with."""
         for prefix in checkpoint.checkpoints(self._trial_dir):
             checkpoint.remove(prefix)
+
+
+def read_scores(path: str) -> list[dict[str, Any]]:
+    """A history.json, or DataError."""
+    history = read_json(path, "model_dir")
+    numbers = (("step", (int,)), ("score", (int, float)))
+    if not isinstance(history, list) or not all(
+        isinstance(entry, dict) and all(type(entry.get(name)) in kinds for name, kinds in numbers) for entry in history
+    ):
+        raise DataError(f"{path} is damaged: remove its folder to train anew (--model_dir)")
+    return history
 
 
 def create_optimizer(

@@ -41,7 +41,7 @@ class Predictor:
       vocab_file: the model's vocabulary, if it lies neither beside the weights nor where it was in training.
       mixed_precision, precision: as in fine-tuning. Neither: float32, whatever the model was trained with.
       batch_size: texts per batch; None: the predict_batch_size of training.
-      task_module: where the user's module of tasks is now, if it was moved.
+      task_module: the user's module of tasks, if the model's are in one.
 
     Raises UserError for a folder without a model, another vocabulary or tokenizer than the model's, and an unknown task.
     """
@@ -137,12 +137,14 @@ def read_config(folder: str, vocab_file: str = "", batch_size: int | None = None
         config = FinetuningConfig(**hparams.check(FinetuningConfig, dict(recorded["finetuning"])))
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{path} is of another version of this program: {error} (--model)") from error
+    if config.task_module and not task_module:  # code is run that the user names, never what a folder of data does
+        raise UserError(f"the tasks of {path} stand in a module, {config.task_module!r}: name it if you trust it (--task_module)")
     trained_with = f"{recorded.get('vocab_file', 'vocab.txt')}"
     beside = os.path.join(folder, os.path.basename(trained_with))
     return dataclasses.replace(
         config,
         init_checkpoint=folder,
-        task_module=task_module or config.task_module,
+        task_module=task_module,
         vocab_file=vocab_file or (beside if tf.io.gfile.exists(beside) else trained_with),
         model_hparam_overrides={},  # config.json holds the shape itself, and the tokenizer
         tokenizer_type=None,

@@ -49,7 +49,7 @@ class PredictionConfig:
     output_format: str | None = option(None, "null: by the suffix .tsv, else jsonl", OUTPUT_FORMATS)
     task_name: str | None = option(None, "task to do, for a model of several")
     vocab_file: str = option("", "the model's vocabulary; empty: beside the weights, else where it was in training")
-    task_module: str = option("", "Python file or module of your own tasks; empty: as in fine-tuning")
+    task_module: str = option("", "Python file or module of your own tasks, if the model's are in one")
     predict_batch_size: int | None = option(None, "texts per batch; null: as in fine-tuning")
     mixed_precision: bool = option(False, "compute in half precision: bfloat16, or float16 on older GPUs")
     precision: str | None = option(None, "force a precision; null: float32, whatever the model was trained with", PRECISIONS)

@@ -29,6 +29,8 @@ class Results:
         if not tf.io.gfile.exists(self._json):
             return []
         stored = read_json(self._json, "results_dir")
+        if not isinstance(stored, dict) or not _are_trials(stored.get("trials")):
+            raise DataError(f"{self._json} is damaged: remove it to score its trials anew (--results_dir)")
         if stored.get("config_hash") != self._description["config_hash"]:
             raise DataError(f"{self._json} holds results of another configuration ({stored.get('config_hash')}) (--results_dir)")
         return stored["trials"]
@@ -88,6 +90,10 @@ class Results:
                 cells = ((label, *map(str, row)) for label, row in zip(header[1:], report["confusion"], strict=True))
                 lines += ["", *_align([header, *cells], (0,))]
         return lines
+
+
+def _are_trials(trials: Any) -> bool:
+    return isinstance(trials, list) and all(isinstance(trial, dict) and type(trial.get("seed")) is int for trial in trials)
 
 
 def sum_reports(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,13 @@ def required(name: str) -> Any:
     if value in (None, "", []):
         raise UserError(f"--{name} is required: {flags.FLAGS[name].help}")
     return value
+
+
+def check_name(name: str, flag: str) -> str:
+    """Returns `name` if it can be that of a folder within another one; else UserError, quoting `flag`."""
+    if name in (".", "..") or re.search(r"[/\\\0]|://", name):
+        raise UserError(f"{flag} must be a name without / and \\, not a path, got {name!r} (--{flag})")
+    return name
 
 
 def write_atomically(path: str, data: bytes | str) -> None:

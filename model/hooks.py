@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from model.command import write_atomically
+from model.command import DataError, write_atomically
 from model.estimator import Hook
 
 HISTORY = "train_metrics.jsonl"
@@ -73,11 +73,17 @@ class HistoryHook(Hook):
 
 
 def read_history(path: str) -> list[dict[str, Any]]:
-    """The rows of a history file, [] where there is none."""
+    """The rows of a history file, [] where there is none; DataError for another file."""
     if not tf.io.gfile.exists(path):
         return []
-    with tf.io.gfile.GFile(path) as file:
-        return [json.loads(line) for line in file.read().splitlines()]
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            rows = [json.loads(line) for line in file.read().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it to go on without (--model_dir)") from error
+    if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
+        raise DataError(f"{path} is damaged, a line of it has no step: remove it to go on without (--model_dir)")
+    return rows
 
 
 class SummaryHook(Hook):

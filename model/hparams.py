@@ -72,7 +72,7 @@ def read_hparams(hparams: str, flag: str = "hparams") -> dict[str, Any]:
 def _parse_json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also nested too deeply, or a number of too many digits
         raise UserError(f"--{name} is not JSON ({error}): {text[:80]!r}") from error
 
 
@@ -96,6 +96,8 @@ def _check_value(config_class: type, field: dataclasses.Field, value: Any) -> An
     kind, optional = _kind(config_class, field)
     if value is None and optional:
         return None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"hparam {field.name!r} must be a number of at most 64 bits, got one of {value.bit_length()} (--{field.name})")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

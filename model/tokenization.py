@@ -15,6 +15,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -337,7 +338,7 @@ def _read_tokenizer_json(path: str) -> list[str]:
         model = json.loads(_read_bytes(path))["model"]
         kind, vocab = (model.get("type"), model.get("continuing_subword_prefix")), model["vocab"]
         rows = sorted(vocab, key=vocab.__getitem__)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a file of the tokenizers library (--vocab_file)") from error
     if kind != ("WordPiece", "##"):
         raise UserError(f"{path} holds a {kind[0]} model with the mark {kind[1]!r}, only WordPiece with '##' is supported (--vocab_file)")
@@ -350,6 +351,8 @@ def _read_bytes(path: str) -> bytes:
     if "://" in path:
         return _read_remote(path)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # /dev/zero has no end
+            raise UserError(f"{path!r} is no file (--vocab_file)")
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
@@ -391,7 +394,9 @@ def _load_sentencepiece(vocab_file: str) -> Any:
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=_read_bytes(path))
         crosses_spaces = model.encode("가 가", out_type=int) != model.encode("가", out_type=int) * 2
-    except (RuntimeError, OSError) as error:
+        for row in range(len(model)):
+            model.id_to_piece(row)
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:  # the last: a piece that is no text
         raise DataError(f"{path} is not a sentencepiece model (--vocab_file)") from error
     if crosses_spaces:
         raise UserError(f"{path} has pieces that cross spaces, which this tokenizer does not support (--vocab_file)")

@@ -199,7 +199,10 @@ def weight_files(folder: str) -> list[str]:
             continue
         if not name.endswith(".index.json"):
             return [path]
-        shards = sorted({os.path.basename(shard) for shard in _read_object(path).get("weight_map", {}).values()})
+        listed = _read_object(path).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
+            raise DataError(f"{path} is damaged: weight_map must name a file for each weight (--{_FLAG})")
+        shards = sorted({os.path.basename(shard) for shard in listed.values()})
         for shard in shards:
             if not os.path.exists(os.path.join(folder, shard)):
                 raise UserError(f"{path} names {shard!r}, which is not beside it (--{_FLAG})")
@@ -282,7 +285,7 @@ def _read_pickled(path: str) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path} holds something else than tensors, which might be code and was not run: ask for model.safetensors (--{_FLAG})"
         ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
+    except Exception as error:  # torch's reader raises what its parts do: struct.error, TypeError, ...
         raise DataError(f"{path} is damaged or not a file of torch.save ({type(error).__name__}) (--{_FLAG})") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UserError(f"{path} is not a table of names and tensors: save the model with save_pretrained (--{_FLAG})")
@@ -293,9 +296,11 @@ def _import_torch(path: str) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"to read {path}, `pip install 'torch>=2.6'`, or use a folder with {_SAFETENSORS} (--{_FLAG})") from error
-    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):  # CVE-2025-32434: before, weights_only could be tricked
-        raise UserError(f"to read {path} safely takes torch 2.6 or newer, not {torch.__version__}: `pip install 'torch>=2.6'` (--{_FLAG})")
+        raise UserError(f"to read {path}, `pip install 'torch>=2.10'`, or use a folder with {_SAFETENSORS} (--{_FLAG})") from error
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 10):  # CVE-2026-24747: before, weights_only could be tricked
+        raise UserError(
+            f"to read {path} safely takes torch 2.10 or newer, not {torch.__version__}: `pip install 'torch>=2.10'` (--{_FLAG})"
+        )
     return torch
 
 

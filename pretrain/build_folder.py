@@ -99,7 +99,7 @@ class BuildFolder:
         try:
             with open(path, encoding="utf-8") as file:
                 return json.load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def _is_free(self) -> bool:
@@ -235,9 +235,18 @@ class BuildFolder:
 
 
 def shards_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of a manifest's shards."""
-    parts = [manifest, manifest.get("train", {}), manifest.get("eval", {})]
-    return [shard for part in parts for shard in part.get("shards", [])]
+    """The entries of a manifest's shards, less what is none or lies elsewhere: by these names shards are removed."""
+    parts = [part for part in (manifest, manifest.get("train"), manifest.get("eval")) if isinstance(part, dict)]
+    return [shard for part in parts if isinstance(part.get("shards"), list) for shard in part["shards"] if _is_shard(shard)]
+
+
+def _is_shard(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not all(type(entry.get(key, 0)) is int for key in ("bytes", "records")):
+        return False
+    name = entry.get("file")
+    return (
+        isinstance(name, str) and "bytes" in entry and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
+    )
 
 
 def _unlink(path: str) -> None:

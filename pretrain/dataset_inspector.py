@@ -23,7 +23,7 @@ from model.command import DataError, UserError, read_json
 from model.hparams import option
 from model.random import RandomState
 from model.tokenization import FullTokenizer, check_provenance
-from pretrain.build_folder import MANIFEST, WORK
+from pretrain.build_folder import MANIFEST, WORK, shards_of
 from pretrain.example_printer import COLORS, Draw, Example, Printer, Vocabulary, make_console
 from pretrain.pretrain_data import FEATURES, Inputs, SpecialTokens
 from pretrain.pretrain_helpers import get_candidates_mask, mask
@@ -119,7 +119,7 @@ class DataSet(NamedTuple):
 
 
 def _entries(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {shard["file"]: shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])}
+    return {shard["file"]: shard for shard in shards_of(manifest)}
 
 
 def find_data_set(config: InspectConfig) -> DataSet:
@@ -152,10 +152,22 @@ def _read_manifest(folder: str) -> dict[str, Any]:
             raise UserError(f"the TFRecords in {folder!r} are unfinished: run build_pretraining_dataset.py to its end (--data)")
         return {}
     manifest = read_json(path, "data")
-    needed = {"max_seq_length", "tokenizer", "train", "eval", "counts"}
-    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not needed <= manifest.keys():
+    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not _is_whole(manifest):
         raise UserError(f"{path} is not a manifest of build_pretraining_dataset.py (--data)")
     return manifest
+
+
+_NEEDED = {
+    "tokenizer": ("tokenizer_type", "vocab_sha256", "vocab_size"),
+    "counts": ("train_examples", "eval_examples"),
+    "train": ("examples", "shards"),
+    "eval": ("examples", "shards"),
+}
+
+
+def _is_whole(manifest: Mapping[str, Any]) -> bool:
+    parts = all(isinstance(manifest.get(part), dict) and manifest[part].keys() >= {*keys} for part, keys in _NEEDED.items())
+    return parts and type(manifest.get("max_seq_length")) is int and manifest["max_seq_length"] > 0
 
 
 def _length_of_first(files: Sequence[str]) -> int:
@@ -291,7 +303,7 @@ def manifest_faults(data: DataSet) -> list[Fault]:
         there = [path for path in data.files if posixpath.dirname(path) == folder]
         faults += [Fault(path, "not in the manifest.json beside it") for path in there if path not in listed]
         for part in ("train", "eval"):
-            records = sum(shard["records"] for shard in manifest[part]["shards"])
+            records = sum(shard.get("records", 0) for shard in shards_of(manifest[part]))
             said = {f"{part}.examples": manifest[part]["examples"], f"counts.{part}_examples": manifest["counts"][f"{part}_examples"]}
             path = posixpath.join(folder, MANIFEST)
             faults += [

@@ -16,7 +16,8 @@ from google.protobuf.message import DecodeError
 
 from model.command import DataError, UserError, read_json
 from model.estimator import Features, InputContext, InputFn
-from pretrain.build_folder import MANIFEST, WORK
+from pretrain.build_folder import MANIFEST, WORK, shards_of
+from pretrain.example_writer import masked_crcs
 from pretrain.input_streams import deal
 
 FEATURES = ("input_ids", "input_mask", "segment_ids")
@@ -108,19 +109,15 @@ def _read_manifest(folder: str, length: int, flag: str) -> dict[str, Any]:
         logging.warning("No manifest.json in %r: reading all records to count them; their tokenizer cannot be checked", folder)
         return {}
     manifest = read_json(path, flag)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != 1:
+    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not isinstance(manifest.get("tokenizer", {}), dict):
         raise UserError(f"{path} is not a manifest of build_pretraining_dataset.py (--{flag})")
-    _check_length(manifest["max_seq_length"], length, folder)
+    _check_length(manifest.get("max_seq_length"), length, folder)
     return manifest
-
-
-def _shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return [shard for part in ("train", "eval") for shard in manifest.get(part, {}).get("shards", [])]
 
 
 def _check_complete(pattern: str, folder: str, manifest: dict[str, Any], found: set[str]) -> None:
     """DataError for a shard of the manifest that the pattern asks for and that is not there: a copy may have been cut short."""
-    for shard in _shards(manifest):
+    for shard in shards_of(manifest):
         path = posixpath.join(folder, shard["file"])
         if path not in found and any(fnmatch.fnmatchcase(path, part.strip()) for part in pattern.split(",")):
             raise DataError(f"{path} is missing, but manifest.json lists it: build or copy the data set again")
@@ -139,7 +136,7 @@ def _common_tokenizer(manifests: dict[str, dict[str, Any]], flag: str) -> dict[s
     return common
 
 
-def _check_length(found: int, length: int, where: str) -> None:
+def _check_length(found: int | None, length: int, where: str) -> None:
     if found != length:
         raise UserError(
             f"the TFRecords {where} were built for max_seq_length {found}, but this run has {length}: set --max_seq_length={found} "
@@ -149,13 +146,15 @@ def _check_length(found: int, length: int, where: str) -> None:
 
 def _count_from_manifest(path: str, manifest: dict[str, Any], length: int, flag: str) -> int:
     """The number of records, once the size agrees: a truncated shard is found before the run starts."""
-    shard = next((shard for shard in _shards(manifest) if shard["file"] == posixpath.basename(path)), None)
+    shard = next((shard for shard in shards_of(manifest) if shard["file"] == posixpath.basename(path)), None)
     if shard is None:
         raise UserError(f"{path} is not in the manifest.json beside it: remove it or change --{flag}")
     size = tf.io.gfile.stat(path).length
     if size != shard["bytes"]:
         _diagnose(path, length)
         raise DataError(f"{path} has {size} bytes but manifest.json says {shard['bytes']}: build the data set again")
+    if not 0 <= 16 * shard.get("records", -1) <= size:  # each has a frame of 16 bytes
+        raise DataError(f"{path} has {size} bytes but manifest.json says {shard.get('records')} records: build the data set again")
     return shard["records"]
 
 
@@ -169,19 +168,39 @@ class Scan(NamedTuple):
 def _scan(path: str, length: int) -> Scan:
     """Reads a whole shard, quickly where it is sound; DataError names the first record that is damaged or does not fit."""
     records, highest_id = 0, -1
+    _refuse_endless(path)
     try:
         for features in tf.data.TFRecordDataset(path).batch(_SCAN_BATCH).map(lambda batch: _parse(batch, length)):
             records += int(features["input_ids"].shape[0])
             highest_id = max(highest_id, int(tf.reduce_max(features["input_ids"])))
+            if (lowest_id := int(tf.reduce_min(features["input_ids"]))) < 0:
+                raise DataError(f"{path} holds the id {lowest_id}, which is no vocabulary's: build the data set again")
     except _READ_ERRORS:
         _diagnose(path, length)
         raise
     return Scan(records, highest_id)
 
 
+def _refuse_endless(path: str) -> None:
+    """DataError for a record that is said to be longer than its file: TensorFlow dies of that where the length has its check sum."""
+    size, offset, number = tf.io.gfile.stat(path).length, 0, 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while len(head := file.read(12)) == 12:
+            offset += 16 + int.from_bytes(head[:8], "little")
+            if offset > size:
+                if head[8:] == masked_crcs([head[:8]]).astype("<u4").tobytes():  # if not, TensorFlow says so
+                    raise DataError(
+                        f"record {number} of {path} is truncated or corrupt (it ends at byte {offset} of {size}): build the data set again"
+                    )
+                return
+            file.seek(offset)
+            number += 1
+
+
 def _diagnose(path: str, length: int) -> None:
     """Reads a shard record by record; DataError names the first that is damaged, UserError if it was built for another length."""
     number, advice = 0, "build the data set again"
+    _refuse_endless(path)
     try:
         for serialized in tf.data.TFRecordDataset(path):
             found = tf.train.Example.FromString(serialized.numpy()).features.feature
@@ -199,15 +218,17 @@ def _diagnose(path: str, length: int) -> None:
 
 
 @contextlib.contextmanager
-def explained(records: RecordSet, length: int) -> Iterator[None]:
-    """Turns an error that TensorFlow met in the records into one that names the shard and the record number."""
+def explained(records: RecordSet, length: int, vocab_size: int | None = None) -> Iterator[None]:
+    """Turns an error that TensorFlow met in the records into one that names the shard, and the record number of a damaged one."""
     try:
         yield
     except _READ_ERRORS:
         for path in records.files:
             if not tf.io.gfile.exists(path):
                 raise DataError(f"{path} disappeared during the run: build the data set again") from None
-            _scan(path, length)
+            highest_id = _scan(path, length).highest_id
+            if vocab_size is not None and highest_id >= vocab_size:
+                raise DataError(f"{path} holds the id {highest_id}, but the model has {vocab_size}: build the data set again") from None
         raise  # the records are sound: the error is another one
 
 

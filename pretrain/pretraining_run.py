@@ -10,7 +10,7 @@ from absl import logging
 
 from configure_pretraining import PretrainingConfig
 from model import checkpoint, devices
-from model.command import UserError, read_json, write_atomically, write_json
+from model.command import DataError, UserError, read_json, write_atomically, write_json
 from model.estimator import Estimator, RunConfig, check_divides
 from model.hooks import HISTORY, HistoryHook, ProgressHook, SummaryHook, draw_curves, read_history
 from model.optimization import AdamWeightDecayOptimizer
@@ -156,8 +156,11 @@ def check_earlier_run(config: PretrainingConfig, description: Mapping[str, Any])
         return
     path = os.path.join(config.model_dir, CONFIG)
     recorded = read_json(path, "model_dir") if tf.io.gfile.exists(path) else {}
-    if "pretraining" not in recorded:
+    if not isinstance(recorded, dict) or "pretraining" not in recorded:
         return  # a checkpoint of another project: names and shapes are checked when it is loaded
+    parts = [recorded.get(part) for part in ("pretraining", "tokenizer", "bert_config")] + [recorded.get("generator_config") or {}]
+    if not all(isinstance(part, dict) for part in parts):
+        raise DataError(f"{path} is damaged: choose another folder, or put it back as it was (--model_dir)")
     tokenizer = {name: value for name, value in recorded["tokenizer"].items() if name in description["tokenizer"]}
     check_provenance(tokenizer, description["tokenizer"], f"the checkpoints in {config.model_dir}")
     for name, before, now in _differences(_fixed_settings(recorded), _fixed_settings(description)):
@@ -179,9 +182,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 def _fixed_settings(description: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a config.json that say what the variables of its checkpoints mean."""
     settings = {name: description["pretraining"].get(name) for name in OBJECTIVE}
-    settings["embedding_size"] = description["embedding_size"]
+    settings["embedding_size"] = description.get("embedding_size")
     for network in ("bert_config", "generator_config"):
-        for name, value in (description[network] or {}).items():
+        for name, value in (description.get(network) or {}).items():
             if not name.endswith("dropout_prob") and name != "initializer_range":
                 settings[f"{network} {name}"] = value
     return settings
@@ -201,7 +204,7 @@ def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet, s
     parameters = sum(int(tf.size(variable)) for variable in estimator.model.trainable_variables)
     logging.info("Training %s: %s parameters, %s examples", config.model_name, f"{parameters:,}", f"{records.total:,}")
     hooks = [ProgressHook(PROGRESS), HistoryHook(config.model_dir), SummaryHook(os.path.join(config.model_dir, "events"))]
-    with explained(records, config.max_seq_length):
+    with explained(records, config.max_seq_length, config.vocab_size):
         estimator.train(train_input_fn(records, config.max_seq_length, config.seed, streams), config.num_train_steps, hooks)
     if not estimator.writes_files:
         return
@@ -213,7 +216,7 @@ def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet, s
 def evaluate(config: PretrainingConfig, estimator: Estimator, records: RecordSet) -> dict[str, float]:
     """Metrics over the held-out examples, written as text and JSON."""
     step = estimator.restore_or_initialize()
-    with explained(records, config.max_seq_length):
+    with explained(records, config.max_seq_length, config.vocab_size):
         metrics = estimator.evaluate(eval_input_fn(records, config.max_seq_length), config.num_eval_steps or None)
     if not estimator.writes_files:
         return metrics

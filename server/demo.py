@@ -53,12 +53,10 @@ class Member:
     def _read(cls, model: LoadedModel, folder: str) -> "Member":
         record = read_json(os.path.join(folder, "config.json"), "models")
         settings = {name: record["tokenizer"][name] for name in ("tokenizer_type", "analyzer", "do_lower_case", "strip_accents")}
-        tokenizer = FullTokenizer(os.path.join(folder, record["vocab_file"]), **settings)
+        tokenizer = FullTokenizer(os.path.join(folder, os.path.basename(record["vocab_file"])), **settings)
         if record["part"] != "finetuned":
             return cls(model.name, record["part"], tokenizer, None, model.max_length)
         config = read_config(folder)
-        if config.task_module:  # a file of code that the model names is not run
-            raise UserError(f"task {record['task']!r} stands in a module of its own")
         return cls(model.name, "finetuned", tokenizer, choose_task(get_tasks(config), record["task"]), model.max_length)
 
 
@@ -141,7 +139,14 @@ class Demo:
         pieces = every[: reader.max_length - 2]
         ids = reader.tokenizer.convert_tokens_to_ids([piece.text for piece in pieces])
         for place, row in swaps.items() if isinstance(swaps, Mapping) else ():
-            if not (place.isdecimal() and int(place) < len(ids) and type(row) is int and 0 <= row < reader.tokenizer.vocab_size):
+            # Python refuses to read numbers of very many digits.
+            if not (
+                place.isdecimal()
+                and len(place) < 10
+                and int(place) < len(ids)
+                and type(row) is int
+                and 0 <= row < reader.tokenizer.vocab_size
+            ):
                 raise BadRequest(f"swaps must be places of pieces and ids of the vocabulary, got {place!r:.20}: {row!r:.20}")
             ids[int(place)] = row
         return reader, pieces, ids, len(every) - len(pieces)

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -13,11 +14,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from model.command import DataError, UserError, read_json
 from model.words import has_half_pair
 
 DEFAULT_SIGNATURE = "serving_default"
+# Operations of a graph that read or write files it names, or call back into Python. No export has them; docs/security.md: what is left.
+_REFUSED = re.compile(
+    r"(Read|Write)File|MatchingFiles|\w*PyFunc\w*|Save|SaveSlices|\w*Dataset(V\d)?|\w*Reader(V2)?|\w*SummaryFileWriter|PrintV2|Debug\w+"
+)
 Columns = dict[str, np.ndarray]
 
 
@@ -63,7 +70,7 @@ class LoadedModel:
 
     Raises:
       UserError: no SavedModel there.
-      DataError: one that cannot be loaded.
+      DataError: one that cannot be loaded, or whose operations would read or write other files.
     """
 
     def __init__(self, name: str, path: str, limits: Limits):
@@ -73,6 +80,7 @@ class LoadedModel:
             import tensorflow_text  # noqa: F401  the operations of tokenizers
         except ImportError:
             pass  # a model without text does without
+        _refuse_file_operations(self.folder)
         try:
             self._model = tf.saved_model.load(self.folder)  # kept: its variables live as long as it does
         except (tf.errors.OpError, OSError, ValueError) as error:
@@ -214,6 +222,22 @@ def _newest(path: str) -> tuple[int, str]:
         raise UserError(f"no SavedModel in {path!r}: neither saved_model.pb nor N/saved_model.pb (--models)")
     newest = max(versions, key=int)
     return int(newest), os.path.join(path, newest)
+
+
+def _refuse_file_operations(folder: str) -> None:
+    """DataError for a graph with operations of _REFUSED, before any of them can run; some run while a model is loaded."""
+    model = saved_model_pb2.SavedModel()
+    try:
+        with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
+            model.ParseFromString(file.read())
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{folder} cannot be loaded: {error} (--models)") from error
+    for graph in (meta.graph_def for meta in model.meta_graphs):
+        for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
+            if _REFUSED.fullmatch(node.op):
+                raise DataError(
+                    f"{folder} holds the operation {node.op}, which no model needs that answers requests: do not trust it (--models)"
+                )
 
 
 def _max_length(folder: str) -> int:

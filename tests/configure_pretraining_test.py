@@ -155,7 +155,7 @@ def test_numbers_that_must_be_positive(name):
         ({"disc_weight": math.inf}, r"disc_weight.*got inf \(--disc_weight\)"),
         ({"num_warmup_steps": -1}, "num_warmup_steps must be finite and not negative, got -1"),
         ({"seed": -1}, "seed must be finite and not negative"),
-        ({"seed": 2**63}, "seed must be less than 2"),
+        ({"seed": 2**62}, "seed must be less than 2"),
         ({"mask_prob": 0.0}, "mask_prob must be between 0 and 1"),
         ({"mask_prob": 1.0}, "mask_prob must be between 0 and 1"),
         ({"temperature": 0.0}, "temperature must be finite and positive"),

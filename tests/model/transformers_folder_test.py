@@ -355,10 +355,10 @@ def test_a_whole_training_state_is_not_taken_for_weights(library, tmp_path):
 def test_without_torch_or_with_an_unsafe_one_the_error_says_what_to_install(library, tmp_path, monkeypatch):
     library.torch.save({}, tmp_path / "pytorch_model.bin")
     monkeypatch.setattr(library.torch, "__version__", "2.5.1+cpu")
-    with pytest.raises(UserError, match=r"torch 2\.6 or newer, not 2\.5\.1.*pip install"):
+    with pytest.raises(UserError, match=r"torch 2\.10 or newer, not 2\.5\.1.*pip install"):
         read(tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'torch>=2\.6'.*model\.safetensors"):
+    with pytest.raises(UserError, match=r"pip install 'torch>=2\.10'.*model\.safetensors"):
         read(tmp_path)
 
 

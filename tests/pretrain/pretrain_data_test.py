@@ -208,10 +208,10 @@ def test_rows_that_fill_up_a_batch_have_nothing_in_their_mask():
 
 def test_a_data_set_is_found_by_its_manifest_unread(tmp_path):
     train, held_out = write_shards(tmp_path, [3, 2]), write_shards(tmp_path, [1], "eval_data")
-    write_manifest(tmp_path, train, held_out, counts={train[0]: 300})  # a count that only the manifest can have told
+    write_manifest(tmp_path, train, held_out, counts={train[0]: 18})  # a count that only the manifest can have told
     (tmp_path / "pretrain_data.tfrecord-00001-of-00002.tmp-12").write_text("half a shard")
     found = find_records(f"{tmp_path}/pretrain_data*", "pretrain_tfrecords", LENGTH)
-    assert found == RecordSet(train, [300, 2], TOKENIZER, -1) and found.total == 302
+    assert found == RecordSet(train, [18, 2], TOKENIZER, -1) and found.total == 20
     assert find_records(f"{tmp_path}/eval_data*", "eval_tfrecords", LENGTH).counts == [1]
 
 
@@ -403,3 +403,11 @@ def test_data_sets_of_build_pretraining_dataset_are_read(tmp_path):
     path.write_bytes(frame_records([encode_example(row, LENGTH) for row in rows]))
     records = find_records(str(path), "pretrain_tfrecords", LENGTH)
     assert records.counts == [4] and sorted(batches(records, 4, 1)[0]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("row, words", [(500, "id 500, but the model has 500"), (-3, "id -3, which is no vocabulary's")])
+def test_ids_that_no_vocabulary_has_are_named_after_the_error_that_they_cause(tmp_path, row, words):
+    data = data_set(tmp_path, [2])
+    write_shards(tmp_path, [1], records=[example(1, input_ids=[2, row, 3, 0, 0, 0])])
+    with pytest.raises(DataError, match=words), explained(data, LENGTH, 500):
+        raise tf.errors.InvalidArgumentError(None, None, "indices[1] is not in [0, 500)")

@@ -100,6 +100,7 @@ def test_suggestions_can_be_swapped_in(client):
         ("analyze", {"text": "영화", "pair": 3}, "pair must be a text"),
         ("analyze", {"text": "영화", "swaps": {"7": 7}}, "swaps must be places"),
         ("analyze", {"text": "영화", "swaps": {"0": 99}}, "swaps must be places"),
+        ("analyze", {"text": "영화", "swaps": {"9" * 5000: 7}}, "swaps must be places"),
         ("suggest", {"text": "영화", "place": 3}, "place must be that of one of the 1 pieces"),
         ("suggest", {"text": "영화"}, "place must be that of one of the 1 pieces"),
         ("analyze", [], "must be a JSON object"),
