@@ -20,7 +20,7 @@ from tqdm import tqdm
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import COMMON_SPECS, FeatureSpec
 from finetune.task import Example, Task
-from model.command import write_atomically
+from model.command import make_folder, write_atomically
 from model.estimator import InputContext, InputFn
 from model.tokenization import FullTokenizer
 
@@ -260,7 +260,7 @@ def write_table(path: str, table: FeatureTable) -> None:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"column/{name}": values for name, values in table.columns.items()}
     np.savez(buffer, offsets=table.offsets, **arrays)
-    tf.io.gfile.makedirs(os.path.dirname(path))
+    make_folder(os.path.dirname(path), "preprocessed_data_dir")
     write_atomically(path, buffer.getvalue())
 
 

@@ -165,7 +165,7 @@ def trained(home, pretrain):
 def test_a_run_writes_checkpoints_in_the_originals_format(trained):
     folder, _ = trained
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "checkpoint", "train_metrics.jsonl", "loss_curve.png", "events", "results"),
+        *(".lock", "config.json", "checkpoint", "train_metrics.jsonl", "loss_curve.png", "events", "results"),
         *(f"model.ckpt-{step}.{suffix}" for step in (3, 6) for suffix in ("index", "data-00000-of-00001")),
     }
     names = set(checkpoint.read_shapes(str(folder / "model.ckpt-6")))
@@ -396,7 +396,7 @@ def test_warm_start_from_the_originals_weights_without_adam_slots_in_accumulated
         (["--nodo_train"], ["nothing to do", "--do_eval"]),
         (["--nodo_train", "--do_eval"], ["there is no checkpoint in", "to evaluate", "--init_checkpoint"]),
         (["--init_checkpoint=/missing"], ["no checkpoint at '/missing'", "--init_checkpoint"]),
-        (["--model_dir=/dev/null/x"], ["cannot write to '/dev/null/x'", "--model_dir"]),
+        (["--model_dir=/dev/null/x"], ["cannot make the folder '/dev/null/x'", "--model_dir"]),
     ],
     ids=lambda value: value[0][:36] if isinstance(value, list) and value[0].startswith("-") else "",
 )
