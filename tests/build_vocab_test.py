@@ -3,6 +3,7 @@ import itertools
 import re
 
 import pytest
+from kills import kill_at_random
 
 CORPUS = "".join(
     f"{subject} {verb} {number}\n"
@@ -53,6 +54,19 @@ def test_damaged_text_is_exit_code_1(run_script, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"ok\n\xff\n")
     result = run_script("build_vocab.py", f"--corpus={tmp_path}/bad.txt", f"--output_dir={tmp_path}/out", check=False)
     assert result.returncode == 1 and "bad.txt, line 2, byte 3" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_built_again_and_again_after_kills(fork_script, tmp_path):
+    (tmp_path / "corpus.txt").write_text(CORPUS * 5, encoding="utf-8")
+    command, out = ["build_vocab.py", f"--corpus={tmp_path}/corpus.txt", "--vocab_size=90", "--unused_size=5"], tmp_path / "out"
+    assert fork_script(*command, f"--output_dir={tmp_path}/whole").wait().code == 0
+
+    def assert_undisturbed() -> None:
+        (out / ".vocab.lock").unlink(missing_ok=True)  # killed when there was nothing left to do but that
+        assert _read(out) == _read(tmp_path / "whole")
+
+    kill_at_random(lambda: fork_script(*command, f"--output_dir={out}"), out, assert_undisturbed, (out / ".vocab.lock").exists)
 
 
 @pytest.mark.slow

@@ -146,3 +146,19 @@ def pretrain(fork_script):
         return result
 
     return run
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """mount("size=1m,rw") -> a folder that is a file system of its own in memory; again: the same one with other options."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system, and not in every container")
+
+    def remount(options):
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+        return folder
+
+    yield remount
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,6 +1,7 @@
 """model/estimator.py: training that can be split, stopped and resumed without changing a bit of its result."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from model import checkpoint
 from model.command import DataError, UserError
 from model.estimator import Estimator, Hook, ModeKeys, RunConfig, Stopped
+from model.hooks import HISTORY, HistoryHook, SummaryHook, read_history
 
 
 def assert_same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -154,6 +156,36 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, tiny):
     resumed.train(tiny.toy_inputs(), 6, [recorder])
     assert recorder.calls[0] == ("begin", 2, 6)
     assert_same_bits(tiny.values_of(straight), tiny.values_of(resumed))
+
+
+def test_a_disk_that_is_full_at_any_moment_leaves_what_was_saved(tmp_path, tiny, mount):
+    """Page by page: the first write that fails is one of the history, of a checkpoint, of its state file."""
+
+    def train(folder) -> None:
+        hooks = [HistoryHook(str(folder)), SummaryHook(str(folder / "events"))]
+        tiny.toy_estimator(folder, save_checkpoints_steps=2, keep_checkpoint_max=2).train(tiny.toy_inputs(), 8, hooks)
+
+    train(tmp_path / "whole")
+    errors, reached = [], set()
+    for pages in range(2, 10):
+        folder = mount(f"size={4 * pages}k") / "run"
+        with pytest.raises(DataError, match="No space left on device") as error:
+            train(folder)
+        errors.append(str(error.value))
+        sound = checkpoint.checkpoints(str(folder))
+        for prefix in sound:
+            checkpoint.read(prefix, ["global_step", "toy/kernel"])
+        reached.add(len(sound))
+        assert not [name for name in os.listdir(folder) if "tmp" in name or "saving" in name]
+        mount("size=1m")
+        train(folder)
+        expected, found = (
+            checkpoint.read(str(place / "model.ckpt-8"), ["toy/kernel", "global_step"]) for place in (tmp_path / "whole", folder)
+        )
+        assert_same_bits(expected, found)
+        assert [row["step"] for row in read_history(str(folder / HISTORY))] == list(range(1, 9))
+        shutil.rmtree(folder)
+    assert reached >= {0, 1, 2} and len({error.partition(":")[0] for error in errors}) == 2  # history and checkpoints
 
 
 def test_weights_come_from_model_dir_before_init_checkpoint(tmp_path, tiny):
