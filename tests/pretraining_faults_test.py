@@ -5,16 +5,21 @@ docs/reliability.md.
 """
 
 import json
+import os
+import pathlib
+import shutil
 import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 from kills import has_temporary, kill_at_random
 from pretraining_home import assert_refused, contents, flags, history, make_home, variables
 
 from model import checkpoint
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS = 16
 
 
@@ -42,6 +47,15 @@ def step_of(folder):
     return int(newest.rpartition("-")[2]) if newest else 0
 
 
+@pytest.fixture(scope="module")
+def undisturbed(fork_script, tmp_path_factory):
+    """(data_dir, model_dir of a run that nothing disturbed)"""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    home = make_home(folder / "home")
+    assert fork_script(*pretraining_flags(home, folder / "whole")).wait().code == 0
+    return home, folder / "whole"
+
+
 @pytest.mark.slow
 def test_trained_again_and_again_after_kills(fork_script, tmp_path):
     home = make_home(tmp_path / "home", vocab_size=20000)
@@ -59,10 +73,8 @@ def test_trained_again_and_again_after_kills(fork_script, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_asked_to_stop_says_so_and_goes_on(fork_script, tmp_path):
-    home = make_home(tmp_path / "home")
-    assert fork_script(*pretraining_flags(home, tmp_path / "whole")).wait().code == 0
-    out = tmp_path / "out"
+def test_a_run_that_is_asked_to_stop_says_so_and_goes_on(undisturbed, fork_script, tmp_path):
+    (home, whole), out = undisturbed, tmp_path / "out"
     running = fork_script(*pretraining_flags(home, out))
     while running.runs(0.002) and step_of(out) < 2:
         pass
@@ -71,7 +83,7 @@ def test_a_run_that_is_asked_to_stop_says_so_and_goes_on(fork_script, tmp_path):
     assert result.code == 128 + signal.SIGTERM and f"stopped by SIGTERM at step {stopped_at}, checkpoint saved" in result.last_line
     assert 2 <= stopped_at < STEPS and "Traceback" not in result.err and not has_temporary(out)
     assert fork_script(*pretraining_flags(home, out)).wait().code == 0
-    assert_same_run(out, tmp_path / "whole")
+    assert_same_run(out, whole)
 
 
 # --- one of several workers --------------------------------------------------------------------------------------------------------------
@@ -165,4 +177,74 @@ def test_a_disk_that_is_full_or_write_protected_costs_nothing(fork_script, mount
     assert_refused(results, "Read-only file system", str(out))
     mount("rw")
     assert fork_script(*pretraining_flags(home, out)).wait().code == 0
+    assert_same_run(out, whole)
+
+
+# --- a clock that jumps, a loss that is none, records that are damaged ------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(tmp_path, fork_script):
+    """changed(code, HOME, FOLDER) -> the run, begun in a process in which `code` ran before."""
+
+    def start(code, home, folder):
+        path = tmp_path / "run_pretraining.py"
+        path.write_text(f"{code}\nimport runpy\nrunpy.run_path({str(ROOT / path.name)!r}, run_name='__main__')\n")
+        return fork_script(str(path), *pretraining_flags(home, folder)[1:])
+
+    return start
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_by_years_changes_nothing(undisturbed, changed, tmp_path):
+    """Forward and back at every look at it, and between two runs; what the first run wrote is from the future then."""
+    (home, whole), out = undisturbed, tmp_path / "out"
+    jumping = "import itertools, time\njumps, real = itertools.cycle((3e8, -9e8, 0)), time.time\ntime.time = lambda: real() + next(jumps)"
+    first = changed(jumping, home, out)
+    while first.runs(0.002) and step_of(out) < 3:
+        pass
+    first.kill()
+    assert first.wait().code == -signal.SIGKILL
+    for number, path in enumerate(sorted(out.rglob("*"))):
+        years = 40 if number % 2 else -20
+        os.utime(path, (time.time() + years * 3.15e7,) * 2)
+    result = changed(jumping, home, out).wait()
+    assert result.code == 0 and "Resumed from " in result.err
+    assert_same_run(out, whole)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_at_one_step_costs_nothing(undisturbed, changed, fork_script, tmp_path):
+    (home, whole), out = undisturbed, tmp_path / "out"
+    planted = """
+import tensorflow as tf
+from pretrain.pretraining_model import PretrainingModel
+sound = PretrainingModel.loss
+def loss(self, features, denominators, step, mode):
+    value, sums = sound(self, features, denominators, step, mode)
+    return value + tf.where(step == 8, float("nan"), 0.0), sums
+PretrainingModel.loss = loss
+"""
+    result = changed(planted, home, out).wait()
+    assert result.code == 1
+    assert_refused(result, "gradient_norm is nan at step 9", "the last checkpoint is untouched")
+    assert step_of(out) == 8 and np.isfinite(variables(out / "model.ckpt-8")["electra/embeddings/word_embeddings"]).all()
+    assert fork_script(*pretraining_flags(home, out)).wait().code == 0
+    assert_same_run(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pretrain_data", "eval_data"])
+def test_a_record_with_a_bit_turned_over_is_named_and_mended_costs_nothing(undisturbed, fork_script, tmp_path, kind):
+    (sound, whole), out = undisturbed, tmp_path / "out"
+    home = pathlib.Path(shutil.copytree(sound, tmp_path / "home"))
+    path = sorted((home / "pretrain_tfrecords").glob(f"{kind}*"))[0]
+    content, middle = path.read_bytes(), path.stat().st_size // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    command = pretraining_flags(home, out, "--do_eval", "--num_eval_steps=0")
+    result = fork_script(*command).wait()
+    assert result.code == 1
+    assert_refused(result, "record ", f" of {path} is truncated or corrupt", "build the data set again")
+    path.write_bytes(content)
+    assert fork_script(*command).wait().code == 0
     assert_same_run(out, whole)

@@ -379,17 +379,3 @@ def test_debug_mode_takes_20_steps_of_a_tiny_model(home, pretrain, tmp_path):
     rows = history(tmp_path / "model")
     assert [row["step"] for row in rows] == [10, 20] and rows[0]["examples"] == 80
     assert json.loads((tmp_path / "model" / "results" / "unsup_results.json").read_text())["examples"] == 8  # two batches of four
-
-
-@pytest.mark.slow
-def test_damage_met_in_the_middle_of_a_run_is_named_and_the_last_checkpoint_left(pretrain, tmp_path):
-    home = make_home(tmp_path / "home")
-    pretrain(*flags(home, "mini", num_train_steps=2))
-    path = home / "pretrain_tfrecords" / "pretrain_data.tfrecord-00000-of-00002"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    before = {name: value for name, value in contents(home / "models").items() if "ckpt" in name}
-    result = pretrain(*flags(home, "mini", num_train_steps=9), code=1)
-    assert_refused(result, "record ", f" of {path} is truncated or corrupt", "build the data set again")
-    assert {name: value for name, value in contents(home / "models").items() if "ckpt" in name} == before

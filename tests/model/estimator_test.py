@@ -146,15 +146,20 @@ def test_loops_on_the_device_give_a_linear_model_the_same_bits(tmp_path, tiny):
         assert_same_bits(tiny.values_of(estimators[0]), tiny.values_of(other))
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, tiny):
+@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, tiny, warnings, suffix, how):
+    """One byte missing at the end, or one bit turned over in the middle."""
     straight = tiny.toy_estimator(tmp_path / "straight")
     straight.train(tiny.toy_inputs(), 6)
     tiny.toy_estimator(tmp_path / "damaged", save_checkpoints_steps=2).train(tiny.toy_inputs(), 4)
-    data = tmp_path / "damaged" / "model.ckpt-4.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-5])
+    path = tmp_path / "damaged" / f"model.ckpt-4.{suffix}"
+    content, middle = path.read_bytes(), path.stat().st_size // 2
+    path.write_bytes(content[:-1] if how == "cut" else content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
     resumed, recorder = tiny.toy_estimator(tmp_path / "damaged"), tiny.Recorder()
     resumed.train(tiny.toy_inputs(), 6, [recorder])
     assert recorder.calls[0] == ("begin", 2, 6)
+    assert len(warnings) == 1 and "model.ckpt-4" in warnings[0] and "trying the one before it" in warnings[0]
     assert_same_bits(tiny.values_of(straight), tiny.values_of(resumed))
 
 
@@ -393,6 +398,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_quantity_and_advice_and_saves
     assert checkpoint.latest(str(tmp_path)).endswith("model.ckpt-3")
     assert not any(call[0] == "after_steps" and call[1] > 4 for call in recorder.calls) and recorder.calls[-1][0] == "end"
     assert np.isfinite(checkpoint.read(str(tmp_path / "model.ckpt-3"), ["toy/kernel"])["toy/kernel"]).all()
+    straight, mended = tiny.toy_estimator(tmp_path / "straight"), tiny.toy_estimator(tmp_path)
+    straight.train(tiny.toy_inputs(), 20)
+    mended.train(tiny.toy_inputs(), 20)
+    assert_same_bits(tiny.values_of(straight), tiny.values_of(mended))
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path, tiny):
