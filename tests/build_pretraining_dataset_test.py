@@ -85,6 +85,18 @@ def test_built_again_and_again_after_kills(arguments, reference, fork_script, tm
     kill_at_random(start, out, assert_undisturbed, lambda: has_temporary(out))
 
 
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing(arguments, reference, fork_script, mount):
+    for size in ("8k", "1m"):
+        out = mount(f"size={size}") / "out"
+        result = fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait()
+        assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
+        assert not has_temporary(out)
+        mount("size=100m")
+    assert fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait().code == 0
+    assert contents(out) == reference
+
+
 def test_workers_end_with_their_killed_parent(arguments, tmp_path):
     command = [sys.executable, str(ROOT / SCRIPT), *arguments, f"--output_dir={tmp_path}/out", "--num_processes=2"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)

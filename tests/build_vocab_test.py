@@ -3,7 +3,7 @@ import itertools
 import re
 
 import pytest
-from kills import kill_at_random
+from kills import has_temporary, kill_at_random
 
 CORPUS = "".join(
     f"{subject} {verb} {number}\n"
@@ -67,6 +67,20 @@ def test_built_again_and_again_after_kills(fork_script, tmp_path):
         assert _read(out) == _read(tmp_path / "whole")
 
     kill_at_random(lambda: fork_script(*command, f"--output_dir={out}"), out, assert_undisturbed, (out / ".vocab.lock").exists)
+
+
+@pytest.mark.slow
+def test_a_full_or_write_protected_disk_costs_nothing(fork_script, corpus, mount, tmp_path):
+    command = ["build_vocab.py", f"--corpus={corpus}", "--vocab_size=90", "--unused_size=5"]
+    assert fork_script(*command, f"--output_dir={tmp_path}/whole").wait().code == 0
+    for options in ("size=4k", "size=8k", "size=8k,ro"):
+        out = mount(options) / "out"
+        result = fork_script(*command, f"--output_dir={out}").wait()
+        assert result.code in (1, 2) and result.last_line.startswith("build_vocab.py: error: cannot ") and "Traceback" not in result.err
+        assert not has_temporary(out)
+        mount("size=1m,rw")
+    assert fork_script(*command, f"--output_dir={out}").wait().code == 0
+    assert _read(out) == _read(tmp_path / "whole")
 
 
 @pytest.mark.slow

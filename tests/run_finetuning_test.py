@@ -152,7 +152,7 @@ def assert_refused(result, words, code=2):
 
 
 @pytest.mark.slow
-def test_trained_again_and_again_after_kills(fork_script, data_dir):
+def test_trained_again_and_again_after_kills_and_on_full_disks(fork_script, mount, data_dir):
     """The scores, the predictions, and the bits of the weights that were selected."""
     flags = ["--num_trials=2", "--num_train_epochs=6", "--save_checkpoints_steps=5", "--eval_every_steps=20", "--write_test_outputs"]
     killed = data_dir / "killed"
@@ -182,3 +182,11 @@ def test_trained_again_and_again_after_kills(fork_script, data_dir):
         assert outcome(killed) == whole
 
     kill_at_random(start, killed, assert_undisturbed, lambda: has_temporary(killed))
+    for options in ("size=4k", "size=40k"):
+        full = mount(options) / "run"
+        result = start(full).wait()
+        assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
+        assert not has_temporary(full)
+        mount("size=10m")
+    assert start(full).wait().code == 0
+    assert outcome(full) == whole

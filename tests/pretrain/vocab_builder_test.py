@@ -2,6 +2,7 @@ import collections
 import gzip
 import hashlib
 import json
+import os
 import random
 
 import pytest
@@ -233,4 +234,29 @@ def test_an_existing_vocabulary_is_kept(corpus, tmp_path):
         build(_config(corpus, tmp_path, vocab_size=110))
     assert _outputs(config) == before
     build(_config(corpus, tmp_path, vocab_size=110, overwrite=True))
+    assert len(_rows(config)) == 110
+
+
+def test_what_a_killed_process_left_half_written_is_completed(corpus, tmp_path):
+    config = _config(corpus, tmp_path, vocab_size=100)
+    build(config)
+    whole = _outputs(config)
+    for name, content in (("vocab.txt", "half"), ("vocab.txt.tmp-0a1b2c3d", "half"), (".vocab.unfinished", ""), (".vocab.lock", "")):
+        (tmp_path / "vocab" / name).write_text(content)
+    (tmp_path / "vocab" / "vocab.json").unlink()
+    build(config)
+    assert _outputs(config) == whole and sorted(os.listdir(tmp_path / "vocab")) == ["vocab.json", "vocab.txt"]
+
+
+def test_a_vocabulary_that_another_process_has_finished_in_the_meantime_is_kept(corpus, tmp_path, monkeypatch):
+    config, describe = _config(corpus, tmp_path, vocab_size=100), vocab_builder._describe
+
+    def slow(*arguments):
+        monkeypatch.setattr(vocab_builder, "_describe", describe)
+        build(_config(corpus, tmp_path, vocab_size=110))
+        return describe(*arguments)
+
+    monkeypatch.setattr(vocab_builder, "_describe", slow)
+    with pytest.raises(UserError, match="holds vocab.txt and vocab.json already"):
+        build(config)
     assert len(_rows(config)) == 110
