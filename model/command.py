@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -116,8 +117,13 @@ def make_folder(path: str, flag: str) -> None:
         else:
             os.makedirs(path or ".", exist_ok=True)
     except Exception as error:  # an OSError, or one of TensorFlow's, which may not be imported
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(f"cannot make the folder {path!r}: {reason} (--{flag})") from error
+        raise UserError(f"cannot make the folder {path!r}: {reason_of(error)} (--{flag})") from error
+
+
+def reason_of(error: Any) -> str:
+    """What an OSError or an error of TensorFlow says, in one line and without the operation that failed."""
+    text = getattr(error, "strerror", None) or getattr(error, "message", None) or f"{error}"
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*", "", text).strip().partition("\n")[0]
 
 
 @contextlib.contextmanager
