@@ -82,7 +82,7 @@ def test_built_again_and_again_after_kills(arguments, reference, fork_script, tm
     def assert_undisturbed() -> None:
         assert contents(out) == reference
 
-    kill_at_random(start, out, assert_undisturbed, lambda: has_temporary(out))
+    assert kill_at_random(start, out, assert_undisturbed, lambda: has_temporary(out)) >= 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 
 import pytest
+from kills import Killed
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -162,3 +163,32 @@ def mount(tmp_path):
 
     yield remount
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """killed_after(n): the n-th change of the file system from now on, and all after it, do not happen."""
+
+    def arm(changes: int) -> None:
+        done = [0]
+
+        def wrap(function):
+            def wrapped(*arguments, **options):
+                if done[0] >= changes:
+                    raise Killed
+                done[0] += 1
+                return function(*arguments, **options)
+
+            return wrapped
+
+        import tensorflow as tf  # here: most tests of this folder do without
+
+        monkeypatch.undo()
+        for name in ("rename", "remove"):
+            monkeypatch.setattr(tf.io.gfile, name, wrap(getattr(tf.io.gfile, name)))
+        for name in ("replace", "unlink"):  # what the state file is written with
+            monkeypatch.setattr(os, name, wrap(getattr(os, name)))
+        monkeypatch.setattr(tf.io.gfile.GFile, "write", wrap(tf.io.gfile.GFile.write))
+
+    yield arm
+    monkeypatch.undo()

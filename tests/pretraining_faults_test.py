@@ -67,7 +67,7 @@ def test_trained_again_and_again_after_kills(fork_script, tmp_path):
             checkpoint.read(checkpoint.latest(str(out)), ["global_step"])  # what a kill left last is whole
         return fork_script(*pretraining_flags(home, out))
 
-    kill_at_random(start, out, lambda: assert_same_run(out, whole), lambda: has_temporary(out))
+    assert kill_at_random(start, out, lambda: assert_same_run(out, whole), lambda: has_temporary(out)) >= 2
     kept = {f"model.ckpt-{step}.{suffix}" for step in (STEPS - 1, STEPS) for suffix in ("index", "data-00000-of-00001")}
     assert {path.name for path in out.iterdir() if "ckpt" in path.name} == kept
 
@@ -89,26 +89,27 @@ def test_a_run_that_is_asked_to_stop_says_so_and_goes_on(undisturbed, fork_scrip
 # --- one of several workers --------------------------------------------------------------------------------------------------------------
 
 
-def start_workers(fork_script, home, folder):
-    """Two processes of one run, on this machine, as TF_CONFIG tells them; [the first, which writes, and the other]."""
+def start_workers(fork_script, home, *folders):
+    """Two processes of one run with these folders, on this machine, as TF_CONFIG tells them; [the first, which writes, and the other]."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
         server.close()
     configs = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(2)]
-    return [fork_script(*pretraining_flags(home, folder), TF_CONFIG=json.dumps(config)) for config in configs]
+    places = zip(folders, configs, strict=True)
+    return [fork_script(*pretraining_flags(home, folder), TF_CONFIG=json.dumps(config)) for folder, config in places]
 
 
 @pytest.mark.slow
 def test_workers_stop_together_and_notice_the_loss_of_one(fork_script, tmp_path):
     """One told to stop, the second killed, the first killed: all end by themselves, and started again they end in the same bits."""
     home, whole, out = make_home(tmp_path / "home"), tmp_path / "whole", tmp_path / "out"
-    for worker in start_workers(fork_script, home, whole):
+    for worker in start_workers(fork_script, home, whole, whole):
         assert worker.wait().code == 0
     faults = [(1, signal.SIGTERM, "stopped at step", 10), (1, signal.SIGKILL, "lost another worker", 60)]
     faults += [(0, signal.SIGKILL, "lost another worker", 60)]
     for number, signum, sentence, limit in faults:
-        workers, target = start_workers(fork_script, home, out), step_of(out) + 2
+        workers, target = start_workers(fork_script, home, out, out), step_of(out) + 2
         hit, other = workers[number], workers[1 - number]
         while hit.runs(0.002) and step_of(out) < target:
             pass
@@ -123,7 +124,11 @@ def test_workers_stop_together_and_notice_the_loss_of_one(fork_script, tmp_path)
         assert own.code == (143 if signum == signal.SIGTERM else -signal.SIGKILL)
         if signum == signal.SIGTERM:
             assert f"at step {step_of(out)}, " in own.last_line and f"at step {step_of(out)}, " in ended.last_line
-    for worker in start_workers(fork_script, home, out):
+    for worker in start_workers(fork_script, home, out, tmp_path / "elsewhere"):
+        result = worker.wait()
+        assert result.code == 2
+        assert_refused(result, "this worker found the checkpoint of step ", "and others found another", "--model_dir")
+    for worker in start_workers(fork_script, home, out, out):
         assert worker.wait().code == 0
     assert_same_run(out, whole)
 
@@ -222,7 +227,7 @@ from pretrain.pretraining_model import PretrainingModel
 sound = PretrainingModel.loss
 def loss(self, features, denominators, step, mode):
     value, sums = sound(self, features, denominators, step, mode)
-    return value + tf.where(step == 8, float("nan"), 0.0), sums
+    return value * tf.where(step == 8, float("nan"), 1.0), sums
 PretrainingModel.loss = loss
 """
     result = changed(planted, home, out).wait()

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from kills import Killed
 
 from model import checkpoint
 from model.command import DataError, UserError
@@ -142,37 +143,6 @@ def test_no_folder_and_an_empty_folder_have_no_checkpoint(tmp_path):
 
 
 # --- a save that is killed ------------------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for kill -9: no handler of ours may get in its way."""
-
-
-@pytest.fixture
-def killed_after(monkeypatch):
-    """killed_after(n): the n-th change of the file system from now on, and all after it, do not happen."""
-
-    def arm(changes: int) -> None:
-        done = [0]
-
-        def wrap(function):
-            def wrapped(*arguments, **options):
-                if done[0] >= changes:
-                    raise Killed
-                done[0] += 1
-                return function(*arguments, **options)
-
-            return wrapped
-
-        monkeypatch.undo()
-        for name in ("rename", "remove"):
-            monkeypatch.setattr(tf.io.gfile, name, wrap(getattr(tf.io.gfile, name)))
-        for name in ("replace", "unlink"):  # what the state file is written with
-            monkeypatch.setattr(os, name, wrap(getattr(os, name)))
-        monkeypatch.setattr(tf.io.gfile.GFile, "write", wrap(tf.io.gfile.GFile.write))
-
-    yield arm
-    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("steps, next_step, keep_max", [((1, 2), 3, 2), ((1,), 2, 1), ((1, 2, 3), 3, 2), ((), 1, 1)])
