@@ -241,8 +241,10 @@ PretrainingModel.loss = loss
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain_data", "eval_data"])
 def test_a_record_with_a_bit_turned_over_is_named_and_mended_costs_nothing(undisturbed, fork_script, tmp_path, kind):
-    (sound, whole), out = undisturbed, tmp_path / "out"
-    home = pathlib.Path(shutil.copytree(sound, tmp_path / "home"))
+    """Met by a run that goes on with its last step, and by the evaluation after it."""
+    sound, whole = undisturbed
+    home, out = (pathlib.Path(shutil.copytree(place, tmp_path / place.name)) for place in (sound, whole))
+    checkpoint.remove(str(out / f"model.ckpt-{STEPS}"))
     path = sorted((home / "pretrain_tfrecords").glob(f"{kind}*"))[0]
     content, middle = path.read_bytes(), path.stat().st_size // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -250,6 +252,7 @@ def test_a_record_with_a_bit_turned_over_is_named_and_mended_costs_nothing(undis
     result = fork_script(*command).wait()
     assert result.code == 1
     assert_refused(result, "record ", f" of {path} is truncated or corrupt", "build the data set again")
+    assert step_of(out) == (STEPS if kind == "eval_data" else STEPS - 1)
     path.write_bytes(content)
     assert fork_script(*command).wait().code == 0
     assert_same_run(out, whole)
