@@ -11,14 +11,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
 from absl import logging
 
 from configure_finetuning import FinetuningConfig
 from finetune.finetuning_run import FinetuningRun
 from finetune.results import NUMBERS, duration, numbers, sum_reports, summarize
 from finetune.task import Task
-from model.command import UserError, write_atomically, write_json
+from model.command import UserError, make_folder, write_atomically, write_json
 
 # Scores of SK Planet's table for Dialog-KoELECTRA (github.com/skplanet/Dialog-KoELECTRA). The texts are those of the official files.
 TITLES = {
@@ -103,7 +102,7 @@ class Benchmark:
 
         value = self.describe()
         markdown = to_markdown(value)
-        tf.io.gfile.makedirs(self.folder)
+        make_folder(self.folder, "results_dir")
         write_json(os.path.join(self.folder, "benchmark.json"), {**value, "tasks": [dataclasses.asdict(score) for score in value["tasks"]]})
         write_atomically(os.path.join(self.folder, "benchmark.md"), markdown)
         write_atomically(os.path.join(self.folder, "benchmark.html"), benchmark_page.render(value))

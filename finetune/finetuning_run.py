@@ -21,7 +21,9 @@ from finetune.results import Results
 from finetune.starting_point import StartingPoint, find_starting_point
 from finetune.task import Task
 from finetune.task_builder import get_tasks
-from model.command import write_atomically, write_json
+from model.command import locked, make_folder, write_atomically, write_json
+
+LOCK = ".lock"
 
 
 class FinetuningRun:
@@ -85,6 +87,13 @@ class FinetuningRun:
         """One trial from start weights to scores, as Results keeps it."""
         logging.info("Seed %d of %s in %s", seed, ",".join(self.config.task_names), self._trial_dir(seed))
         self.check_data()
+        folder = self._trial_dir(seed)
+        make_folder(folder, "model_dir")
+        busy = f"another process is at work in {folder!r}: wait for it or stop it, or choose another --seed or --model_dir"
+        with locked(os.path.join(folder, LOCK), busy):
+            return self._train_and_score(seed)
+
+    def _train_and_score(self, seed: int) -> dict[str, Any]:
         self._write_config(seed)
         runner = ModelRunner(self.config, self.tasks, self._preprocessor, self._start, self._trial_dir(seed), seed)
         if self.config.do_train:
@@ -119,7 +128,7 @@ class FinetuningRun:
             outputs = list(runner.predict(task, split))
             scores[split] = runner.score(task, split, outputs), task.get_report(outputs)
             if (task.name, split) in self._outputs(seed):
-                tf.io.gfile.makedirs(self._results_dir)
+                make_folder(self._results_dir, "results_dir")
                 task.write_predictions(self._outputs(seed)[task.name, split], outputs)
         return scores
 
@@ -134,7 +143,7 @@ class FinetuningRun:
             "vocab_file": start.tokenizer.vocab_file,
             "init_checkpoint": start.prefix,
         }
-        tf.io.gfile.makedirs(folder)
+        make_folder(folder, "model_dir")
         for path in start.tokenizer.files:
             with tf.io.gfile.GFile(path, "rb") as file:
                 write_atomically(os.path.join(folder, os.path.basename(path)), file.read())

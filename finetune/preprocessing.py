@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from configure_finetuning import FinetuningConfig
 from finetune.feature_spec import COMMON_SPECS, FeatureSpec
 from finetune.task import Example, Task
-from model.command import write_atomically
+from model.command import make_folder, write_atomically
 from model.estimator import InputContext, InputFn
 from model.tokenization import FullTokenizer
 
@@ -261,8 +260,9 @@ def write_table(path: str, table: FeatureTable) -> None:
     """Writes `table` as .npz: numpy's own format, no pickle."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"column/{name}": values for name, values in table.columns.items()}
-    np.savez(buffer, offsets=table.offsets, **arrays)
-    tf.io.gfile.makedirs(os.path.dirname(path))
+    # The names too: a damaged directory of the file can hide members.
+    np.savez(buffer, offsets=table.offsets, names=np.array(sorted(arrays)), **arrays)
+    make_folder(os.path.dirname(path), "preprocessed_data_dir")
     write_atomically(path, buffer.getvalue())
 
 
@@ -270,8 +270,8 @@ def read_table(path: str) -> FeatureTable | None:
     """What `write_table` wrote, or None (and a warning) if the file is damaged: it is only a cache."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
-            columns = {name.removeprefix("column/"): arrays[name] for name in arrays.files if name != "offsets"}
+            columns = {name.removeprefix("column/"): arrays[name] for name in arrays["names"].tolist()}
             return FeatureTable(columns, arrays["offsets"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise a dozen kinds, RuntimeError and EOFError among them
         logging.warning("Cached features %s are damaged (%s) and are made again", path, error)
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model.command import DataError, locked, read_json, write_atomically, write_json
+from model.command import DataError, locked, make_folder, read_json, write_atomically, write_json
 
 
 class Results:
@@ -41,7 +41,7 @@ class Results:
 
     def add(self, trial: Mapping[str, Any]) -> None:
         """Keeps a finished trial, in place of an earlier one of the same seed and beside those of other processes; writes both files."""
-        tf.io.gfile.makedirs(self._folder)
+        make_folder(self._folder, "results_dir")
         with locked(os.path.join(self._folder, ".lock")):
             others = [other for other in self._read() if other["seed"] != trial["seed"]]
             self.trials = sorted([*others, dict(trial)], key=lambda trial: trial["seed"])

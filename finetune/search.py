@@ -26,7 +26,7 @@ from finetune.search_report import SearchTrial
 from finetune.starting_point import find_starting_point
 from finetune.task_builder import get_tasks
 from model import hparams
-from model.command import DataError, UserError, locked, write_json
+from model.command import DataError, UserError, locked, make_folder, write_json
 from model.estimator import Diverged
 
 try:
@@ -88,10 +88,7 @@ class Search:
         """
         for name in sorted(set(self._space) & set(self._values)):
             logging.warning("%s is searched: the %s that was given is not used", name, self._values[name])
-        try:
-            os.makedirs(self._folder, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {self._folder!r}: {error.strerror} (--results_dir)") from error
+        make_folder(self._folder, "results_dir")
         busy = f"another process is searching in {self._folder}: stop it, or wait for it (--results_dir)"
         with locked(os.path.join(self._folder, "lock"), busy):
             study = _open_study(os.path.join(self._folder, "study.db"))

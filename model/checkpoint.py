@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf import text_format
 
-from model.command import DataError, UserError, write_atomically
+from model.command import DataError, UserError, reason_of, write_atomically
 from model.layers import variable_name
 
 PREFIX = "model.ckpt"
@@ -35,7 +35,7 @@ def save(folder: str, step: int, variables: Sequence[tf.Variable], keep_max: int
             tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
     except tf.errors.OpError as error:
         remove_leftovers(folder)
-        raise DataError(f"could not write a checkpoint to {folder!r}: {error.message} (--model_dir)") from error
+        raise DataError(f"could not write a checkpoint to {folder!r}: {reason_of(error)} (--model_dir)") from error
     kept = [path for path in checkpoints(folder) if _step_of(path) <= step]  # later ones belong to a run that was rolled back
     _write_state(folder, kept[-keep_max:] if keep_max else kept)
     for path in kept[:-keep_max] if keep_max else []:

@@ -5,6 +5,7 @@ a fault in the data or the run itself ends with exit code 1; anything else is ou
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,10 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
+
+# What flock says where there are no locks, such as on some network file systems.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class UserError(ValueError):
@@ -112,20 +116,48 @@ def _open_remotely(path: str, temporary: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def make_folder(path: str, flag: str) -> None:
+    """Makes the folder `path`, if it is not there; UserError, quoting `flag`, if that cannot be done."""
+    try:
+        if "://" in path:
+            _gfile().makedirs(path)
+        else:
+            os.makedirs(path or ".", exist_ok=True)
+    except Exception as error:  # an OSError, or one of TensorFlow's, which may not be imported
+        raise UserError(f"cannot make the folder {path!r}: {reason_of(error)} (--{flag})") from error
+
+
+def reason_of(error: Any) -> str:
+    """What an OSError or an error of TensorFlow says, in one line and without the operation that failed."""
+    text = getattr(error, "strerror", None) or getattr(error, "message", None) or f"{error}"
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*", "", text).strip().partition("\n")[0]
+
+
 @contextlib.contextmanager
 def locked(path: str, busy: str = "") -> Iterator[None]:
-    """Keeps other processes of this machine from the lock file `path`; the lock ends with the process, however that ends.
+    """Keeps other processes from the lock file `path`; the lock ends with the process, however that ends.
 
-    Waits for its turn, or with `busy` raises UserError with that message. Folders in the cloud (gs://...) cannot be locked.
+    Waits for its turn, or with `busy` raises UserError with that message. Folders in the cloud (gs://...) cannot be locked, and on
+    a file system without locks nothing is. Whoever holds the lock may remove the file. DataError if it cannot be made.
     """
     if "://" in path:
         yield
         return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError as error:
-            raise UserError(busy) from error
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                file = stack.enter_context(open(path, "ab"))
+                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            except BlockingIOError as error:
+                raise UserError(busy) from error
+            except OSError as error:
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise DataError(f"cannot write {path!r}: {error.strerror}") from error
+                logging.warning("%s: this file system knows no locks, so that nothing keeps a second process out", path)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    break
+            # Removed by whoever held it until now: another process may have locked a new one.
         yield
 
 

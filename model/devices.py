@@ -1,13 +1,37 @@
 """Which device a run uses: the distribution strategy, the compute type, and whether XLA compiles the step whole."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import logging
 
 from model.command import UserError
 
+# What an operation that all workers take part in ends with when one of them is gone, or is back before the others have noticed.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
 PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+class WorkerLost(UserError):
+    """Another worker of this run is gone. Exits as a temporary failure (sysexits.h): a scheduler shall start the run again."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+@contextlib.contextmanager
+def lost_workers_explained() -> Iterator[None]:
+    """Turns the error that TensorFlow meets when another worker is gone into WorkerLost; it takes TensorFlow up to 10 s to notice."""
+    try:
+        yield
+    except _LOST as error:
+        if not _has_workers():
+            raise
+        reason = error.message.rpartition("aborted by: ")[2].strip().partition("\n")[0]
+        raise WorkerLost(
+            f"lost another worker ({reason}): start all workers again with the same commands, they go on from the last checkpoint"
+        ) from error
 
 
 def create_strategy(

@@ -8,6 +8,7 @@ the batch of step s and all noise in it depend on (seed, s) alone, so a run that
 import dataclasses
 import enum
 import functools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ Features = Mapping[str, tf.Tensor]
 Sums = dict[str, tf.Tensor]
 _OWN_METRICS: tuple[str, ...] = ("learning_rate", "gradient_norm", "loss_scale")
 _FIRST_LOSS_SCALE, _GOOD_STEPS_TO_DOUBLE = 2.0**15, 2000
+_STOP = "stop"  # among the sums of a step: how many replicas belong to workers that were told to stop
 
 
 class ModeKeys(str, enum.Enum):
@@ -125,6 +127,15 @@ class Stopped(UserError):
         self.exit_code = 128 + signum
 
 
+class PeerStopped(UserError):
+    """Another worker was asked to stop by a signal, and all did at one step. Exits as a temporary failure: a scheduler tries again."""
+
+    exit_code = os.EX_TEMPFAIL
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step}, as another worker was told to, checkpoint saved: the same command goes on from there")
+
+
 class Diverged(DataError):
     """A loss or gradients that are not finite: nothing is wrong with the files, but with the settings."""
 
@@ -161,6 +172,9 @@ class Estimator:
             self.global_step = _counter("global_step")
             # With float16 a step can be skipped: batches are counted apart from updates, or a resumed run would see them twice.
             self._scaling = LossScaling() if config.loss_scaling else None
+        # What a worker was told, for all to know. Not in the scope of the strategy: it is this worker's own.
+        workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self._stop_request = tf.Variable(0.0, trainable=False) if workers else None
         self._compiled_gradients = tf.function(self._gradients, jit_compile=config.jit_compile or None, autograph=False)
         if self.optimizer:
             # Apart, because it is the same for batches of every shape: tracing it takes as long as an encoder of six layers.
@@ -179,12 +193,13 @@ class Estimator:
     def train(self, input_fn: InputFn, max_steps: int, hooks: Sequence[Hook] = ()) -> int:
         """Trains until `max_steps` updates were made in all, counting earlier runs in this model_dir; returns the step reached.
 
-        Raises Stopped after SIGTERM or SIGINT (a checkpoint is saved first) and Diverged when a loss or gradient is not finite.
-        Then, as after any other error, nothing is saved: the last checkpoint stays as it is.
+        Raises Stopped after SIGTERM or SIGINT, and PeerStopped after that of another worker (a checkpoint is saved first); Diverged
+        when a loss or gradient is not finite. Then, as after any other error, nothing is saved: the last checkpoint stays as it is.
         """
         if self.writes_files:
             checkpoint.remove_leftovers(self.config.model_dir)
         step = self.restore_or_initialize()
+        self._require_common_step(step)
         if step >= max_steps:
             logging.info("Nothing to train: %s is at step %d of %d", self.config.model_dir, step, max_steps)
             return step
@@ -202,15 +217,18 @@ class Estimator:
 
     def _train_loop(self, batches: Iterator, step: int, max_steps: int, hooks: Sequence[Hook], caught: list[int]) -> int:
         pending: list[tuple[int, Sums]] = []
-        saved = step
-        while step < max_steps:
+        saved, stopping = step, False
+        while step < max_steps and not stopping:
+            if caught and self._stop_request is not None:
+                self._stop_request.assign(1.0)
             count = min(self.config.iterations_per_loop, max_steps - step, _until_next(step, self.config.save_checkpoints_steps))
             previous, sums = step, self.train_steps(batches, count)
+            # Asked once a step: a signal that comes during the lines below is noticed, and answered with a save, in the next step.
+            # Several workers must stop at the same step, since a step needs them all.
+            stopping = bool(sums.pop(_STOP).numpy()) if self._stop_request is not None else bool(caught)
             step = int(self.global_step.numpy()) if self._scaling else step + count
             pending.append((step, sums))
             self._check_scale(step > previous, step)
-            # Asked once a step: a signal that comes during the lines below is noticed, and answered with a save, in the next step.
-            stopping = bool(caught)
             # Not twice at one step: where float16 skips, the checkpoint that is there leads to the same weights.
             save = step > saved and (stopping or step == max_steps or step % self.config.save_checkpoints_steps == 0)
             if save or step // self.config.log_steps > previous // self.config.log_steps:
@@ -224,10 +242,10 @@ class Estimator:
                 saved, path = step, self.save(step)
                 for hook in hooks:
                     hook.after_save(step, path)
-            if stopping:
-                break
         if caught:
             raise Stopped(caught[0], step)
+        if stopping:
+            raise PeerStopped(step)
         return step
 
     def save(self, step: int) -> str:
@@ -276,12 +294,14 @@ class Estimator:
     def _replica_step(self, features: Features) -> Sums:
         """One update from this replica's part of the global batch: normalizers, gradients, sums over replicas, Adam."""
         assert self.optimizer is not None, "an estimator that trains was given an optimizer_fn"
-        denominators = self._over_replicas(self.model.denominators(features))
+        requests = {} if self._stop_request is None else {_STOP: self._stop_request.read_value()}
+        denominators, requests = self._over_replicas((self.model.denominators(features), requests))
         scale = self._scaling.scale.read_value() if self._scaling else tf.ones([])
         gradients, sums = self._over_replicas(self._compiled_gradients(features, denominators, self._batch_step(), scale))
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients]) if self._scaling else tf.constant(True)
         norm = self._apply_gradients(gradients, self.global_step.read_value(), finite)
-        sums = {**sums, "steps": tf.ones([]), "gradient_norm": norm, "learning_rate": self.optimizer.learning_rate(self.global_step)}
+        rate = self.optimizer.learning_rate(self.global_step)
+        sums = {**sums, **requests, "steps": tf.ones([]), "gradient_norm": norm, "learning_rate": rate}
         if self._scaling:
             sums |= {"loss_scale": scale, "gradient_norm": tf.where(finite, norm, 0.0)}  # an overflow is no news in float16
             self._scaling.update(finite)
@@ -321,6 +341,18 @@ class Estimator:
     def writes_files(self) -> bool:
         """False in all but the first of several workers (TF_CONFIG): they share one model_dir."""
         return self.strategy.extended.should_checkpoint
+
+    def _require_common_step(self, step: int) -> None:
+        """Workers that went on from different checkpoints would train apart without anybody noticing."""
+        if self._stop_request is None:
+            return
+        total = tf.function(lambda: self.strategy.run(lambda: self._over_replicas(self.global_step.read_value())), autograph=False)()
+        replicas = self.strategy.num_replicas_in_sync
+        if int(self.strategy.experimental_local_results(total)[0]) != step * replicas:
+            raise UserError(
+                f"this worker found the checkpoint of step {step} in {self.config.model_dir!r} and others found another: give all of them "
+                "one folder that they share (--model_dir)"
+            )
 
     def _check_scale(self, advanced: bool, step: int) -> None:
         if self._scaling and not advanced and self._scaling.scale.numpy() <= 1.0:

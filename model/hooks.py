@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from model.command import DataError, write_atomically
+from model.command import DataError, reason_of, write_atomically
 from model.estimator import Hook
 
 HISTORY = "train_metrics.jsonl"
@@ -93,7 +93,10 @@ class SummaryHook(Hook):
         self._folder = folder
 
     def begin(self, step: int, max_steps: int) -> None:
-        self._writer = tf.summary.create_file_writer(self._folder)
+        try:
+            self._writer = tf.summary.create_file_writer(self._folder)
+        except tf.errors.OpError as error:
+            raise DataError(f"cannot write {self._folder!r}: {reason_of(error)}") from error
         self._time, self._step = time.monotonic(), step
 
     def after_steps(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """One pre-training run from its configuration: checks the data, trains, evaluates, and writes down what it did."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from absl import logging
 
 from configure_pretraining import PretrainingConfig
 from model import checkpoint, devices
-from model.command import DataError, UserError, read_json, write_atomically, write_json
+from model.command import DataError, UserError, locked, make_folder, read_json, write_atomically, write_json
 from model.estimator import Estimator, RunConfig, check_divides
 from model.hooks import HISTORY, HistoryHook, ProgressHook, SummaryHook, draw_curves, read_history
 from model.optimization import AdamWeightDecayOptimizer
@@ -19,7 +20,7 @@ from pretrain.input_streams import choose_streams
 from pretrain.pretrain_data import RecordSet, SpecialTokens, eval_input_fn, explained, find_records, train_input_fn
 from pretrain.pretraining_model import PretrainingModel, get_generator_config, get_model_config
 
-CONFIG = "config.json"
+CONFIG, LOCK = "config.json", ".lock"
 # Together with the shapes of the networks, what the variables of a checkpoint mean.
 OBJECTIVE = (
     *("electra_objective", "electric_objective", "uniform_generator", "two_tower_generator"),
@@ -35,10 +36,12 @@ PANELS = {
 }
 
 
+@devices.lost_workers_explained()
 def run(config: PretrainingConfig) -> dict[str, float]:
     """Trains and evaluates as `config` says; returns the evaluation's metrics ({} without do_eval).
 
-    Nothing is written before the data, the vocabulary and the checkpoints of earlier runs have been found to fit.
+    Nothing is written before the data, the vocabulary and the checkpoints of earlier runs have been found to fit. Raises UserError
+    while another run is training in the same model_dir; evaluation may go on beside it.
     """
     records = find_records(config.pretrain_tfrecords, "pretrain_tfrecords", config.max_seq_length) if config.do_train else None
     held_out = find_records(config.eval_tfrecords, "eval_tfrecords", config.max_seq_length) if config.do_eval else None
@@ -47,13 +50,29 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     description = describe(config, vocabulary)
     check_earlier_run(config, description)
     estimator = make_estimator(config, vocabulary)
+    newest = checkpoint.latest(config.model_dir)
     estimator.restore_or_initialize()
     if records:
         streams = choose_streams(records.counts, config.train_batch_size, devices.num_workers(estimator.strategy), config.input_streams)
-        if estimator.writes_files:
-            write_config(config.model_dir, description)
-        train(config, estimator, records, streams)
+        with _training_alone(config, estimator, newest):
+            if estimator.writes_files:
+                write_json(os.path.join(config.model_dir, CONFIG), description)
+            train(config, estimator, records, streams)
     return evaluate(config, estimator, held_out) if held_out else {}
+
+
+@contextlib.contextmanager
+def _training_alone(config: PretrainingConfig, estimator: Estimator, newest: str | None) -> Iterator[None]:
+    """Keeps other runs from model_dir, where `newest` was the checkpoint to go on from. Of several workers the first does it for all."""
+    if not estimator.writes_files:
+        yield
+        return
+    busy = f"another run is training in {config.model_dir!r}: wait for it or stop it, or choose another --model_name or --model_dir"
+    make_folder(config.model_dir, "model_dir")
+    with locked(os.path.join(config.model_dir, LOCK), busy):
+        if checkpoint.latest(config.model_dir) != newest:
+            raise UserError(busy)  # it has begun and ended since
+        yield
 
 
 class Vocabulary(NamedTuple):
@@ -190,15 +209,6 @@ def _fixed_settings(description: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def write_config(folder: str, description: Mapping[str, Any]) -> None:
-    """Makes `folder` with its config.json; UserError if that cannot be done."""
-    try:
-        tf.io.gfile.makedirs(folder)
-        write_json(os.path.join(folder, CONFIG), description)
-    except tf.errors.OpError as error:
-        raise UserError(f"cannot write to {folder!r}: {error.message} (--model_dir)") from error
-
-
 def train(config: PretrainingConfig, estimator: Estimator, records: RecordSet, streams: int = 1) -> None:
     """Trains to config.num_train_steps, with progress, TensorBoard, history, and loss_curve.png at the end."""
     parameters = sum(int(tf.size(variable)) for variable in estimator.model.trainable_variables)
@@ -221,7 +231,7 @@ def evaluate(config: PretrainingConfig, estimator: Estimator, records: RecordSet
     if not estimator.writes_files:
         return metrics
     results = {"global_step": step, "held_out_examples": records.total, **metrics}
-    tf.io.gfile.makedirs(os.path.dirname(config.results_txt) or ".")
+    make_folder(os.path.dirname(config.results_txt), "results_txt")
     write_atomically(config.results_txt, "".join(f"{name}: {value}\n" for name, value in results.items()))
     write_json(os.path.splitext(config.results_txt)[0] + ".json", results)
     for name, value in results.items():

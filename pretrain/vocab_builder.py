@@ -23,7 +23,7 @@ from absl import logging
 from tqdm import tqdm
 
 from model import morphemes, tokenization
-from model.command import UserError, write_atomically, write_json
+from model.command import UserError, locked, make_folder, write_atomically, write_json
 from model.hparams import option
 from model.tokenization import CACHE_SIZE, SPECIAL_TOKENS, FullTokenizer
 from model.words import EOJEOL, WordSplitter
@@ -33,6 +33,7 @@ from pretrain.workers import Workers
 
 FORMAT_VERSION = 1
 ALGORITHMS = ("wordpiece", "morpheme_frequency", "sentencepiece_unigram", "sentencepiece_bpe")
+FILES, LOCK, UNFINISHED = ("vocab.txt", "vocab.json", "vocab.model"), ".vocab.lock", ".vocab.unfinished"
 CHUNK_LINES = 5000
 HELD_BACK_ONE_IN = 100  # lines; 1 % of 43 MB are some 40,000 eojeols, which fix the fertility to a hundredth
 
@@ -148,10 +149,7 @@ def build(config: VocabConfig) -> dict[str, Any]:
     outputs = {"vocab.model": model} if model else {}
     outputs["vocab.txt"] = ("\n".join(rows) + "\n").encode("utf-8")
     report = _describe(config, files, counts, outputs)
-    os.makedirs(config.output_dir, exist_ok=True)
-    for name, data in outputs.items():
-        write_atomically(os.path.join(config.output_dir, name), data)
-    write_json(os.path.join(config.output_dir, "vocab.json"), report)
+    _write(config, outputs, report)
     return report
 
 
@@ -178,10 +176,31 @@ def _check(config: VocabConfig) -> None:
 
 
 def _refuse_existing(config: VocabConfig) -> None:
-    names = ("vocab.txt", "vocab.json", "vocab.model")
-    found = [name for name in names if os.path.exists(os.path.join(config.output_dir, name))]
-    if found and not config.overwrite:
+    found = [name for name in FILES if os.path.exists(os.path.join(config.output_dir, name))]
+    if found and not config.overwrite and not _is_unfinished(config):
         raise UserError(f"{config.output_dir} holds {' and '.join(found)} already: choose another --output_dir or add --overwrite")
+
+
+def _is_unfinished(config: VocabConfig) -> bool:
+    """Whether what lies in output_dir was left by a process that died while it wrote."""
+    return os.path.exists(os.path.join(config.output_dir, UNFINISHED))
+
+
+def _write(config: VocabConfig, outputs: dict[str, bytes], report: dict[str, Any]) -> None:
+    """Writes the files, unless another process has written some in the meantime."""
+    make_folder(config.output_dir, "output_dir")
+    lock, unfinished = (os.path.join(config.output_dir, name) for name in (LOCK, UNFINISHED))
+    with locked(lock):
+        _refuse_existing(config)
+        for name in os.listdir(config.output_dir):
+            if name.startswith(tuple(f"{file}.tmp-" for file in (*FILES, UNFINISHED))):  # half of a file
+                os.unlink(os.path.join(config.output_dir, name))
+        write_atomically(unfinished, "")
+        for name, data in outputs.items():
+            write_atomically(os.path.join(config.output_dir, name), data)
+        write_json(os.path.join(config.output_dir, "vocab.json"), report)
+        os.unlink(unfinished)
+        os.unlink(lock)
 
 
 def _require_text(found: Any, files: Sequence[str]) -> None:

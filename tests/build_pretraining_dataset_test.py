@@ -1,11 +1,10 @@
 """The script as a user runs it: processes, kills, exit codes."""
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from kills import has_temporary, kill_at_random
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = "build_pretraining_dataset.py"
@@ -67,42 +67,34 @@ def stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def kill_repeatedly(arguments: list[str], folder: pathlib.Path, kills: int, seed: int) -> int:
-    """Starts the build and kills it -9 at random moments, up to `kills` times; then lets it finish. Returns how often it was hit."""
-    generator = random.Random(seed)
-    hits = 0
-    for _ in range(kills):
-        command = [sys.executable, str(ROOT / SCRIPT), *arguments, f"--output_dir={folder}", "--num_processes=2"]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not (folder / "unfinished_build").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        finished = stamps(folder)
-        time.sleep(generator.uniform(0, 1.0))
-        process.kill()
-        hits += process.wait() == -signal.SIGKILL
-        if (folder / "manifest.json").exists():  # it was faster: begin anew
-            shutil.rmtree(folder)
-            continue
-        assert finished.items() <= stamps(folder).items()  # what was finished before is not made again
-    return hits
+@pytest.mark.slow
+def test_built_again_and_again_after_kills(arguments, reference, fork_script, tmp_path):
+    out, processes = tmp_path / "out", itertools.cycle((1, 2))
+    finished: dict[str, tuple[int, int]] = {}
 
+    def start():
+        nonlocal finished
+        if out.exists() and not (out / "manifest.json").exists():
+            assert finished.items() <= stamps(out).items()  # what was finished before is not made again
+        finished = stamps(out)
+        return fork_script(SCRIPT, *arguments, f"--output_dir={out}", f"--num_processes={next(processes)}")
 
-def check_kills(arguments, reference, run_script, folder, kills, seed):
-    hits = kill_repeatedly(arguments, folder, kills, seed)
-    run_script(SCRIPT, *arguments, f"--output_dir={folder}", "--num_processes=2")
-    assert contents(folder) == reference
-    return hits
+    def assert_undisturbed() -> None:
+        assert contents(out) == reference
 
-
-def test_killed_builds_resume_to_the_same_bytes(arguments, reference, run_script, tmp_path):
-    assert check_kills(arguments, reference, run_script, tmp_path / "out", kills=3, seed=1) > 0
+    assert kill_at_random(start, out, assert_undisturbed, lambda: has_temporary(out)) >= 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_builds_resume_to_the_same_bytes_whenever_it_was(arguments, reference, run_script, tmp_path, seed):
-    assert check_kills(arguments, reference, run_script, tmp_path / "out", kills=8, seed=seed) > 0
+def test_a_full_disk_costs_nothing(arguments, reference, fork_script, mount):
+    for size in ("8k", "1m"):
+        out = mount(f"size={size}") / "out"
+        result = fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait()
+        assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
+        assert not has_temporary(out)
+        mount("size=100m")
+    assert fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait().code == 0
+    assert contents(out) == reference
 
 
 def test_workers_end_with_their_killed_parent(arguments, tmp_path):

@@ -3,6 +3,7 @@ import itertools
 import re
 
 import pytest
+from kills import has_temporary, kill_at_random
 
 CORPUS = "".join(
     f"{subject} {verb} {number}\n"
@@ -53,6 +54,33 @@ def test_damaged_text_is_exit_code_1(run_script, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"ok\n\xff\n")
     result = run_script("build_vocab.py", f"--corpus={tmp_path}/bad.txt", f"--output_dir={tmp_path}/out", check=False)
     assert result.returncode == 1 and "bad.txt, line 2, byte 3" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_built_again_and_again_after_kills(fork_script, tmp_path):
+    (tmp_path / "corpus.txt").write_text(CORPUS * 5, encoding="utf-8")
+    command, out = ["build_vocab.py", f"--corpus={tmp_path}/corpus.txt", "--vocab_size=90", "--unused_size=5"], tmp_path / "out"
+    assert fork_script(*command, f"--output_dir={tmp_path}/whole").wait().code == 0
+
+    def assert_undisturbed() -> None:
+        (out / ".vocab.lock").unlink(missing_ok=True)  # killed when there was nothing left to do but that
+        assert _read(out) == _read(tmp_path / "whole")
+
+    kill_at_random(lambda: fork_script(*command, f"--output_dir={out}"), out, assert_undisturbed, (out / ".vocab.lock").exists)
+
+
+@pytest.mark.slow
+def test_a_full_or_write_protected_disk_costs_nothing(fork_script, corpus, mount, tmp_path):
+    command = ["build_vocab.py", f"--corpus={corpus}", "--vocab_size=90", "--unused_size=5"]
+    assert fork_script(*command, f"--output_dir={tmp_path}/whole").wait().code == 0
+    for options in ("size=4k", "size=4k,ro"):
+        out = mount(options) / "out"
+        result = fork_script(*command, f"--output_dir={out}").wait()
+        assert result.code in (1, 2) and result.last_line.startswith("build_vocab.py: error: cannot ") and "Traceback" not in result.err
+        assert not has_temporary(out)
+        mount("size=1m,rw")
+    assert fork_script(*command, f"--output_dir={out}").wait().code == 0
+    assert _read(out) == _read(tmp_path / "whole")
 
 
 @pytest.mark.slow

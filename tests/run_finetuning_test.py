@@ -6,6 +6,9 @@ import sys
 import time
 
 import pytest
+from kills import has_temporary, kill_at_random
+
+from model import checkpoint
 
 SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
 HPARAMS = {
@@ -149,18 +152,41 @@ def assert_refused(result, words, code=2):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_in_the_same_scores(run_script, data_dir):
-    flags = ["--num_trials=2", "--num_train_epochs=30", "--save_checkpoints_steps=20", "--eval_every_steps=50"]
+def test_trained_again_and_again_after_kills_and_on_full_disks(fork_script, mount, data_dir):
+    """The scores, the predictions, and the bits of the weights that were selected."""
+    flags = ["--num_trials=2", "--num_train_epochs=6", "--save_checkpoints_steps=5", "--eval_every_steps=20", "--write_test_outputs"]
+    killed = data_dir / "killed"
 
-    def command(name):
-        return arguments(data_dir, *flags, f"--model_dir={data_dir}/{name}", f"--results_dir={data_dir}/{name}_results")
+    def start(folder=killed):
+        places = [f"--model_dir={folder}/models", f"--results_dir={folder}/results", f"--preprocessed_data_dir={folder}/features"]
+        return fork_script("run_finetuning.py", *arguments(data_dir, *flags, *places))
 
-    run_script("run_finetuning.py", *command("whole"))
-    generator, kills = random.Random(5), 0
-    for _ in range(6):
-        kills += kill_in_training(command("killed"), data_dir / "killed", generator.uniform(0, 3))
-    run_script("run_finetuning.py", *command("killed"))
-    assert kills >= 2
-    whole, killed = (json.loads(next((data_dir / f"{name}_results").glob("*/results.json")).read_text()) for name in ("whole", "killed"))
-    assert [trial["scores"] for trial in whole["trials"]] == [trial["scores"] for trial in killed["trials"]]
-    assert whole["config_hash"] == killed["config_hash"]
+    def outcome(folder):
+        (path,) = folder.glob("results/*/results.json")
+        (best,) = folder.glob("models/*/seed_43/best/model.ckpt-*.index")
+        prefix = str(best.with_suffix(""))
+        weights = checkpoint.read(prefix, sorted(checkpoint.read_shapes(prefix)))
+        trials = json.loads(path.read_text())["trials"]
+        kept = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        return kept, {
+            "trials": [{name: value for name, value in trial.items() if name != "seconds"} for trial in trials],
+            "weights": {name: value.tobytes() for name, value in weights.items()},
+            "predictions": {file.name: file.read_bytes() for file in path.parent.glob("*.tsv")},
+        }
+
+    assert start(data_dir / "whole").wait().code == 0
+    whole = outcome(data_dir / "whole")
+    assert len(whole[1]["trials"]) == 2 and whole[1]["predictions"]
+
+    def assert_undisturbed() -> None:
+        assert outcome(killed) == whole
+
+    kill_at_random(start, killed, assert_undisturbed, lambda: has_temporary(killed))
+    for options in ("size=4k", "size=40k"):
+        full = mount(options) / "run"
+        result = start(full).wait()
+        assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
+        assert not has_temporary(full)
+        mount("size=10m")
+    assert start(full).wait().code == 0
+    assert outcome(full) == whole

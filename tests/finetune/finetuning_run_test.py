@@ -1,15 +1,17 @@
 import io
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
 import sentencepiece
 
 from finetune import finetuning_run
-from finetune.finetuning_run import FinetuningRun
+from finetune.finetuning_run import LOCK, FinetuningRun
 from finetune.starting_point import find_starting_point
 from model import checkpoint
-from model.command import UserError
+from model.command import UserError, locked
 from model.modeling import BertConfig, BertModel
 
 FAST = {"num_train_epochs": 0.5}
@@ -71,6 +73,15 @@ def test_a_bad_row_of_the_test_split_is_found_before_training(make_config, home)
     with pytest.raises(UserError, match="ratings_test.txt, line 62: label '2'.*allowed: 0, 1"):
         FinetuningRun(make_config()).run()
     assert not folders(home, "finetuning_models") and not folders(home, "results")
+
+
+def test_a_second_process_at_the_same_trial_is_refused_and_changes_nothing(make_config, home):
+    run = FinetuningRun(make_config(num_train_epochs=1.0))
+    trial = pathlib.Path(run._trial_dir(42))
+    trial.mkdir(parents=True)
+    with locked(str(trial / LOCK)), pytest.raises(UserError, match="another process is at work in .*seed_42.*--seed or --model_dir"):
+        run.run()
+    assert os.listdir(trial) == [LOCK] and not folders(home, "results")
 
 
 @pytest.mark.parametrize("keep, left", [(True, ["seed_42", "seed_43"]), (False, ["seed_43"])])

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from absl import logging
 
 from finetune.feature_spec import FeatureSpec
 from finetune.preprocessing import (
@@ -40,6 +41,24 @@ def test_a_cached_table_is_read_back_and_a_damaged_one_is_not(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(100)
     assert read_table(path) is None
+
+
+def test_a_cached_table_with_any_bit_turned_over_is_the_same_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging, "warning", lambda *arguments: None)
+    path = tmp_path / "table.npz"
+    write_table(str(path), build_table([{"input_ids": [1, 2], "label": 3}], SPECS))
+    whole, sound = path.read_bytes(), read_table(str(path))
+    damaged = 0
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
+        table = read_table(str(path))
+        damaged += table is None
+        if table:  # padding, or a date
+            assert table.columns.keys() == sound.columns.keys()
+            np.testing.assert_array_equal(table.offsets, sound.offsets)
+            for name, values in sound.columns.items():
+                np.testing.assert_array_equal(table.columns[name], values)
+    assert damaged > len(whole) // 2
 
 
 LENGTHS = np.random.default_rng(3).integers(2, 60, 1000)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import logging
+from kills import Killed
 
 from model import checkpoint
 from model.command import DataError, UserError
@@ -33,14 +33,6 @@ def restored(folder: pathlib.Path) -> float | None:
     value = variables[0].numpy()[0, 0]
     assert (variables[0].numpy() == value).all() and (variables[1].numpy() == -value).all() and variables[2].numpy() == value
     return float(value)
-
-
-@pytest.fixture
-def warnings(monkeypatch) -> list[str]:
-    """What absl's logging.warning said, formatted."""
-    lines: list[str] = []
-    monkeypatch.setattr(logging, "warning", lambda message, *arguments: lines.append(message % arguments))
-    return lines
 
 
 # --- the original's checkpoint ------------------------------------------------------------------------------------------------------
@@ -153,37 +145,6 @@ def test_no_folder_and_an_empty_folder_have_no_checkpoint(tmp_path):
 # --- a save that is killed ------------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for kill -9: no handler of ours may get in its way."""
-
-
-@pytest.fixture
-def killed_after(monkeypatch):
-    """killed_after(n): the n-th change of the file system from now on, and all after it, do not happen."""
-
-    def arm(changes: int) -> None:
-        done = [0]
-
-        def wrap(function):
-            def wrapped(*arguments, **options):
-                if done[0] >= changes:
-                    raise Killed
-                done[0] += 1
-                return function(*arguments, **options)
-
-            return wrapped
-
-        monkeypatch.undo()
-        for name in ("rename", "remove"):
-            monkeypatch.setattr(tf.io.gfile, name, wrap(getattr(tf.io.gfile, name)))
-        for name in ("replace", "unlink"):  # what the state file is written with
-            monkeypatch.setattr(os, name, wrap(getattr(os, name)))
-        monkeypatch.setattr(tf.io.gfile.GFile, "write", wrap(tf.io.gfile.GFile.write))
-
-    yield arm
-    monkeypatch.undo()
-
-
 @pytest.mark.parametrize("steps, next_step, keep_max", [((1, 2), 3, 2), ((1,), 2, 1), ((1, 2, 3), 3, 2), ((), 1, 1)])
 def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch, killed_after, steps, next_step, keep_max):
     save_steps(tmp_path / "before", *steps, keep_max=keep_max) if steps else os.makedirs(tmp_path / "before")
@@ -287,6 +248,28 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_a_data_error(tmp_path, suffi
         checkpoint.restore(str(tmp_path / "model.ckpt-1"), variables)
     assert error.value.exit_code == 1
     assert variables[0].numpy()[0, 0] == -1.0
+
+
+def test_every_byte_is_watched_over(tmp_path):
+    """Whichever byte of a checkpoint has a bit turned over: what can be read at all is what was written."""
+    save_steps(tmp_path, 1)
+    damaged = {}
+    for suffix in (DATA, INDEX):
+        path = tmp_path / f"model.ckpt-1{suffix}"
+        content, damaged[suffix] = path.read_bytes(), 0
+        for position in range(len(content)):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1 :])
+            try:
+                assert restored(tmp_path) == 1.0  # in the index there are bytes that only fill up
+            except DataError:
+                damaged[suffix] += 1
+        for size in (len(content) - 1, len(content) // 2):
+            path.write_bytes(content[:size])
+            with pytest.raises(DataError):
+                restored(tmp_path)
+        path.write_bytes(content)
+    assert damaged[DATA] == len((tmp_path / f"model.ckpt-1{DATA}").read_bytes())
+    assert damaged[INDEX] > len((tmp_path / f"model.ckpt-1{INDEX}").read_bytes()) // 2
 
 
 def test_when_all_are_damaged_nothing_is_started_anew_by_itself(tmp_path):

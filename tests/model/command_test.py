@@ -1,5 +1,7 @@
 """model/command.py: exit codes, one-line errors, files that appear whole or not at all."""
 
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -158,3 +160,51 @@ def test_read_json_names_file_and_flag(tmp_path, content, word):
         command.read_json(str(path), "hparams")
     assert str(path) in str(error.value) and "--hparams" in str(error.value)
     assert error.value.exit_code == 2
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_refuses_a_second_holder_and_changes_nothing_and_ends_with_the_first(tmp_path):
+    path = tmp_path / "lock"
+    with command.locked(str(path), "busy"):
+        with pytest.raises(command.UserError, match="^busy$") as error, command.locked(str(path), "busy"):
+            pass
+        assert error.value.exit_code == 2
+    with command.locked(str(path), "busy"):
+        assert os.listdir(tmp_path) == ["lock"] and path.read_bytes() == b""
+
+
+def test_a_lock_that_its_holder_removed_is_not_taken_for_one(tmp_path, monkeypatch):
+    """Opened before it was removed, locked after: another process may hold the new file by then."""
+    path, flock = tmp_path / "lock", fcntl.flock
+
+    def removed(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    with command.locked(str(path), "busy"), pytest.raises(command.UserError, match="busy"), command.locked(str(path), "busy"):
+        pass
+
+
+def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch, caplog):
+    def refused(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with command.locked(str(tmp_path / "lock"), "busy"), command.locked(str(tmp_path / "lock"), "busy"):
+        assert "knows no locks" in caplog.text
+    with command.locked("gs://bucket/lock", "busy"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(command.UserError, match=r"cannot make the folder '.*file/x': Not a directory \(--output_dir\)"):
+        command.make_folder(f"{tmp_path}/file/x", "output_dir")
+    with pytest.raises(command.UserError, match=r"cannot make the folder 'none://x': .*\(--model_dir\)"):
+        command.make_folder("none://x", "model_dir")
+    with pytest.raises(command.DataError, match="cannot write '.*file/lock': Not a directory"), command.locked(f"{tmp_path}/file/lock"):
+        pass

@@ -8,6 +8,7 @@ import sys
 import types
 
 import pytest
+from absl import logging
 
 _PROGRAM = pathlib.Path(__file__).with_name("tiny_training.py")
 
@@ -32,3 +33,11 @@ def start_tiny():
         return subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
 
     return start
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    """What absl's logging.warning said, formatted."""
+    lines: list[str] = []
+    monkeypatch.setattr(logging, "warning", lambda message, *arguments: lines.append(message % arguments))
+    return lines

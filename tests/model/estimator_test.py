@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -12,6 +13,7 @@ from benchmarks.scaling import free_addresses
 from model import checkpoint
 from model.command import DataError, UserError
 from model.estimator import Estimator, Hook, ModeKeys, RunConfig, Stopped, check_divides
+from model.hooks import HISTORY, HistoryHook, SummaryHook, read_history
 
 
 def assert_same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -146,16 +148,51 @@ def test_loops_on_the_device_give_a_linear_model_the_same_bits(tmp_path, tiny):
         assert_same_bits(tiny.values_of(estimators[0]), tiny.values_of(other))
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, tiny):
+@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, tiny, warnings, suffix, how):
+    """One byte missing at the end, or one bit turned over in the middle."""
     straight = tiny.toy_estimator(tmp_path / "straight")
     straight.train(tiny.toy_inputs(), 6)
     tiny.toy_estimator(tmp_path / "damaged", save_checkpoints_steps=2).train(tiny.toy_inputs(), 4)
-    data = tmp_path / "damaged" / "model.ckpt-4.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-5])
+    path = tmp_path / "damaged" / f"model.ckpt-4.{suffix}"
+    content, middle = path.read_bytes(), path.stat().st_size // 2
+    path.write_bytes(content[:-1] if how == "cut" else content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
     resumed, recorder = tiny.toy_estimator(tmp_path / "damaged"), tiny.Recorder()
     resumed.train(tiny.toy_inputs(), 6, [recorder])
     assert recorder.calls[0] == ("begin", 2, 6)
+    assert len(warnings) == 1 and "model.ckpt-4" in warnings[0] and "trying the one before it" in warnings[0]
     assert_same_bits(tiny.values_of(straight), tiny.values_of(resumed))
+
+
+def test_a_disk_that_is_full_at_any_moment_leaves_what_was_saved(tmp_path, tiny, mount):
+    """Page by page: the first write that fails is one of the history, of a checkpoint, of its state file."""
+
+    def train(folder) -> None:
+        hooks = [HistoryHook(str(folder)), SummaryHook(str(folder / "events"))]
+        tiny.toy_estimator(folder, save_checkpoints_steps=2, keep_checkpoint_max=2).train(tiny.toy_inputs(), 8, hooks)
+
+    train(tmp_path / "whole")
+    errors, reached = [], set()
+    for pages in range(2, 10):
+        folder = mount(f"size={4 * pages}k") / "run"
+        with pytest.raises(DataError, match="No space left on device") as error:
+            train(folder)
+        errors.append(str(error.value))
+        sound = checkpoint.checkpoints(str(folder))
+        for prefix in sound:
+            checkpoint.read(prefix, ["global_step", "toy/kernel"])
+        reached.add(len(sound))
+        assert not [name for name in os.listdir(folder) if "tmp" in name or "saving" in name]
+        mount("size=1m")
+        train(folder)
+        expected, found = (
+            checkpoint.read(str(place / "model.ckpt-8"), ["toy/kernel", "global_step"]) for place in (tmp_path / "whole", folder)
+        )
+        assert_same_bits(expected, found)
+        assert [row["step"] for row in read_history(str(folder / HISTORY))] == list(range(1, 9))
+        shutil.rmtree(folder)
+    assert reached >= {0, 1, 2} and len({error.partition(":")[0] for error in errors}) == 2  # history and checkpoints
 
 
 def test_weights_come_from_model_dir_before_init_checkpoint(tmp_path, tiny):
@@ -365,6 +402,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_quantity_and_advice_and_saves
     assert checkpoint.latest(str(tmp_path)).endswith("model.ckpt-3")
     assert not any(call[0] == "after_steps" and call[1] > 4 for call in recorder.calls) and recorder.calls[-1][0] == "end"
     assert np.isfinite(checkpoint.read(str(tmp_path / "model.ckpt-3"), ["toy/kernel"])["toy/kernel"]).all()
+    straight, mended = tiny.toy_estimator(tmp_path / "straight"), tiny.toy_estimator(tmp_path)
+    straight.train(tiny.toy_inputs(), 20)
+    mended.train(tiny.toy_inputs(), 20)
+    assert_same_bits(tiny.values_of(straight), tiny.values_of(mended))
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path, tiny):

@@ -1,11 +1,14 @@
 import collections
+import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import random
 
 import pytest
 from absl import logging
+from kills import Killed
 
 from model.command import DataError, UserError
 from model.tokenization import SPECIAL_TOKENS, FullTokenizer
@@ -233,4 +236,42 @@ def test_an_existing_vocabulary_is_kept(corpus, tmp_path):
         build(_config(corpus, tmp_path, vocab_size=110))
     assert _outputs(config) == before
     build(_config(corpus, tmp_path, vocab_size=110, overwrite=True))
+    assert len(_rows(config)) == 110
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_build_killed_at_any_change_of_the_file_system_is_completed(corpus, tmp_path, monkeypatch, killed_after, overwrite):
+    whole = _config(corpus, tmp_path / "whole", vocab_size=100)
+    build(whole)
+    for changes in range(20):
+        config = _config(corpus, tmp_path / str(changes), vocab_size=100, overwrite=overwrite)
+        if overwrite:
+            build(dataclasses.replace(config, vocab_size=90))
+        killed_after(changes)
+        try:
+            build(config)
+            break
+        except Killed:
+            monkeypatch.undo()
+        try:
+            build(config)
+        except UserError as error:  # killed when there was nothing left to do but to remove the lock
+            assert "holds vocab.txt and vocab.json already" in str(error) and changes == 8
+            os.unlink(tmp_path / str(changes) / "vocab" / ".vocab.lock")
+        assert _outputs(config) == _outputs(whole)
+        assert sorted(os.listdir(config.output_dir)) == ["vocab.json", "vocab.txt"]
+    assert changes == 9
+
+
+def test_a_vocabulary_that_another_process_has_finished_in_the_meantime_is_kept(corpus, tmp_path, monkeypatch):
+    config, describe = _config(corpus, tmp_path, vocab_size=100), vocab_builder._describe
+
+    def slow(*arguments):
+        monkeypatch.setattr(vocab_builder, "_describe", describe)
+        build(_config(corpus, tmp_path, vocab_size=110))
+        return describe(*arguments)
+
+    monkeypatch.setattr(vocab_builder, "_describe", slow)
+    with pytest.raises(UserError, match="holds vocab.txt and vocab.json already"):
+        build(config)
     assert len(_rows(config)) == 110
