@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 import pytest
-from kills import has_temporary, kill_at_random
+
+from tests.kills import has_temporary, kill_at_random
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = "build_pretraining_dataset.py"

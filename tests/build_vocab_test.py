@@ -3,7 +3,8 @@ import itertools
 import re
 
 import pytest
-from kills import has_temporary, kill_at_random
+
+from tests.kills import has_temporary, kill_at_random
 
 CORPUS = "".join(
     f"{subject} {verb} {number}\n"

@@ -13,7 +13,8 @@ import types
 from collections.abc import Iterator
 
 import pytest
-from kills import Killed
+
+from tests.kills import Killed
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parent.parent

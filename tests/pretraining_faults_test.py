@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 import pytest
-from kills import has_temporary, kill_at_random
-from pretraining_home import assert_refused, contents, flags, history, make_home, variables
 
 from model import checkpoint
+from tests.kills import has_temporary, kill_at_random
+from tests.pretraining_home import assert_refused, contents, flags, history, make_home, variables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS = 16

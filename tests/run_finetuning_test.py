@@ -6,9 +6,9 @@ import sys
 import time
 
 import pytest
-from kills import has_temporary, kill_at_random
 
 from model import checkpoint
+from tests.kills import has_temporary, kill_at_random
 
 SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
 HPARAMS = {

@@ -10,9 +10,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from pretraining_home import HELD_OUT, LENGTH, SHAPE, VOCAB, assert_refused, contents, example, flags, history, make_home, variables
 
 from model import checkpoint
+from tests.pretraining_home import HELD_OUT, LENGTH, SHAPE, VOCAB, assert_refused, contents, example, flags, history, make_home, variables
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from configure_pretraining import PretrainingConfig
 from pretrain import pretraining_run
 from pretrain.dataset_builder import DatasetConfig
 from pretrain.vocab_builder import VocabConfig
-from tests.run_pretraining_test import HELD_OUT, HPARAMS, LENGTH, history, make_home, variables
+from tests.pretraining_home import HELD_OUT, HPARAMS, LENGTH, history, make_home, variables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNNABLE = ["quickstart.sh", "run_tests.sh", "finetune_all.sh", "download_data.sh"]

@@ -20,7 +20,7 @@ from model.estimator import InputContext, ModeKeys
 from pretrain import pretraining_run
 from tests.finetune.conftest import home, make_config, tiny  # noqa: F401 (fixtures)
 from tests.model import tiny_training
-from tests.run_pretraining_test import HELD_OUT, HPARAMS, make_home
+from tests.pretraining_home import HELD_OUT, HPARAMS, make_home
 
 # Their results are constants to XLA, which is why their shapes need not be.
 COMPUTED_BY_THE_COMPILER = {"BroadcastGradientArgs"}

@@ -229,7 +229,7 @@ def test_the_soak_compares_its_first_and_last_third(tmp_path):
 
 @pytest.mark.slow
 def test_the_soak_trains_evaluates_and_measures(run_script, monkeypatch, tmp_path):
-    from tests.run_pretraining_test import HPARAMS, make_home
+    from tests.pretraining_home import HPARAMS, make_home
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     data = make_home(tmp_path / "home")

@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from kills import Killed
 
 from model import checkpoint
 from model.command import DataError, UserError
+from tests.kills import Killed
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 

@@ -224,6 +224,42 @@ def test_golden_losses_as_loss_and_summarize_add_them_up(original, monkeypatch):
         np.testing.assert_allclose(sum(float(loss) for loss, _ in results), numbers["total_loss"], atol=1e-5)
 
 
+def test_golden_losses_and_gradients_of_bfloat16_stay_near_float32(original, golden):
+    """Losses to 1 %, the whole gradient and that of every matrix in the same direction: what --mixed_precision is held to."""
+    exact, numbers = original
+    low = PretrainingModel(exact.config, 1000, SPECIAL, tf.bfloat16)
+    checkpoint.restore(str(golden / "small" / "model.ckpt-30"), low.trainable_variables)
+    masked, fake = golden_inputs(numbers, "masked_input_ids", masked=True), golden_inputs(numbers, "fake_input_ids")
+    labels = tf.constant(numbers["is_fake"])
+
+    def losses_and_gradients(model):
+        with tf.GradientTape() as tape:
+            mlm, _ = model._generate(golden_inputs(numbers), masked, None)
+            _, logits = model.discriminate(fake)
+            sums = pretraining_model.discriminator_sums(
+                logits, pretrain_helpers.FakeData(fake, labels, masked.masked_lm_ids), with_histograms=False
+            )
+            losses = (
+                tf.reduce_sum(mlm.losses * mlm.weights) / tf.reduce_sum(mlm.weights),
+                sums["disc_loss"] / tf.reduce_sum(tf.cast(fake.input_mask, tf.float32)),
+            )
+            total = losses[0] + 50.0 * losses[1]
+        gradients = tape.gradient(total, list(model.trainable_variables), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return [float(loss) for loss in losses], [tf.convert_to_tensor(gradient).numpy().ravel() for gradient in gradients]
+
+    (expected, gradients), (found, rounded) = losses_and_gradients(exact), losses_and_gradients(low)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    assert found != expected
+
+    def cosine(first, second):
+        return first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
+
+    assert cosine(np.concatenate(gradients), np.concatenate(rounded)) > 0.999
+    for variable, gradient, other in zip(exact.trainable_variables, gradients, rounded, strict=True):
+        if "kernel" in variable.name or "word_embeddings" in variable.name:
+            assert cosine(gradient, other) > 0.99, variable.name
+
+
 def test_golden_masks(original):
     """From the original's positions, our functions make its targets, weights and masked ids, duplicates and all."""
     model, numbers = original

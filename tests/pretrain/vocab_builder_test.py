@@ -8,12 +8,12 @@ import random
 
 import pytest
 from absl import logging
-from kills import Killed
 
 from model.command import DataError, UserError
 from model.tokenization import SPECIAL_TOKENS, FullTokenizer
 from pretrain import vocab_builder
 from pretrain.vocab_builder import VocabConfig, WordCounter, build, is_held_back, measure
+from tests.kills import Killed
 
 SUBJECTS = "영화가 배우는 감독의 이야기를 음악이 장면도 결말은 친구와 주인공이 대사를".split()
 ADVERBS = "정말 너무 아주 조금 별로 진짜 다시 오늘 어제 같이".split()
