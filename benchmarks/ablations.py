@@ -100,7 +100,7 @@ def three_products() -> None:
         heads, size, length = self.config.num_attention_heads, self.config.head_size, layers.size_of(x, 1)
 
         def project(layer: layers.Dense) -> tf.Tensor:
-            flat = modeling.matmul_bias(x, tf.cast(layer.kernel, self.dtype), tf.cast(layer.bias, self.dtype))
+            flat = modeling.matmul_bias(x, tf.cast(layer.kernel, self.dtype), tf.convert_to_tensor(layer.bias))
             return tf.transpose(tf.reshape(flat, [-1, length, heads, size]), [0, 2, 1, 3])
 
         query, key, value = map(project, (self.query, self.key, self.value))
@@ -142,7 +142,7 @@ def adam_by_tensorflow() -> None:
 VARIANTS: dict[str, tuple[Callable[[], None] | None, dict[str, Any]]] = {
     AS_IT_IS: (None, {}),
     "products in float32": (None, {"precision": "float32"}),
-    "no function compiled by XLA": (None, {}),
+    "no function of the network compiled by XLA": (None, {}),
     "the whole step compiled by XLA": (None, {"jit_compile": True}),
     "GELU by automatic differentiation": (gelu_by_autodiff, {}),
     "LayerNorm by automatic differentiation": (layer_norm_by_autodiff, {}),
@@ -162,7 +162,7 @@ def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
     change, settings = VARIANTS[spec["variant"]]
     if change:
         change()
-    is_plain = spec["variant"] == "no function compiled by XLA"
+    is_plain = spec["variant"] == "no function of the network compiled by XLA"
     repeat = our_steps(make_config({"precision": "bfloat16", **spec["settings"], **settings}))
     with layers.plain_operations() if is_plain else contextlib.nullcontext():
         repeat(1)  # traced here

@@ -26,7 +26,7 @@ class Usage:
 
     wall: float  # seconds
     cpu: float  # seconds of all threads, user and system
-    memory: int  # bytes, the highest so far
+    memory: int  # bytes, the highest so far: on the GPU where there is one, else of the process
 
 
 class Rival:
@@ -35,7 +35,8 @@ class Rival:
     def __init__(self, script: str, name: str, spec: Any):
         self.name, self.usages = name, list[Usage]()
         command = [sys.executable, script, f"--rival={json.dumps(spec)}"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # or the first would take the others' memory on a GPU
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def measure(self, times: int) -> Usage:
         """Lets it repeat `times` times; what one repetition took. UserError if its process ended."""
@@ -97,8 +98,16 @@ def answer(repeat: Callable[[int], Any]) -> None:
         cpu, start = _cpu_seconds(), time.perf_counter()
         repeat(times)
         wall, cpu = time.perf_counter() - start, _cpu_seconds() - cpu
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps(dataclasses.asdict(Usage(wall / times, cpu / times, memory))), file=out, flush=True)
+        print(json.dumps(dataclasses.asdict(Usage(wall / times, cpu / times, _peak_memory()))), file=out, flush=True)
+
+
+def _peak_memory() -> int:
+    torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
+    if torch and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if tensorflow and tensorflow.config.list_physical_devices("GPU"):
+        return tensorflow.config.experimental.get_memory_info("GPU:0")["peak"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _cpu_seconds() -> float:

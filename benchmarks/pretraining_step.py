@@ -44,7 +44,7 @@ RIVALS: dict[str, dict[str, Any]] = {
 SPECIAL = SpecialTokens(cls=2, sep=3, mask=4)
 DEFAULTS = {"vocab_size": 40_000, "train_batch_size": 32}
 _SCRIPT_FLAGS = ("model_name", "data_dir", "precision")
-_PEAK_SIZE = 4096
+_PEAK = {"CPU": (4096, 2), "GPU": (8192, 100)}  # size of the products that show a device's peak, and how many at a time
 
 
 def make_config(settings: dict[str, Any]) -> PretrainingConfig:
@@ -105,9 +105,9 @@ def torch_steps(config: PretrainingConfig, is_compiled: bool) -> Callable[[int],
     return repeat
 
 
-def peak_products(precision: str) -> Callable[[int], Any]:
+def peak_products(precision: str, size: int) -> Callable[[int], Any]:
     """repeat(times) of one large matrix product of TensorFlow: the peak that a step is held against."""
-    left, right = (tf.cast(tf.random.stateless_normal([_PEAK_SIZE, _PEAK_SIZE], [0, seed]), precision) for seed in (1, 2))
+    left, right = (tf.cast(tf.random.stateless_normal([size, size], [0, seed]), precision) for seed in (1, 2))
 
     def repeat(times: int) -> None:
         for _ in range(times):
@@ -119,7 +119,7 @@ def peak_products(precision: str) -> Callable[[int], Any]:
 
 def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
     if spec["kind"] == "peak":
-        return peak_products(spec["precision"])
+        return peak_products(spec["precision"], spec["size"])
     config = make_config({**spec["settings"], "precision": spec["precision"]})
     return our_steps(config) if spec["kind"] == "ours" else torch_steps(config, spec["is_compiled"])
 
@@ -187,10 +187,11 @@ def main() -> None:
     if unknown:
         raise UserError(f"no rival {sorted(unknown)[0]!r}; allowed: {', '.join(RIVALS)} (--rivals)")
     specs = {name: {**RIVALS[name], "settings": settings} for name in flags.FLAGS.rivals}
-    peaks = {}
+    peaks, (size, count) = {}, _PEAK[device_kind(False)]
     for precision in sorted({spec["precision"] for spec in specs.values()}):
-        (row,) = contest.race(__file__, {"peak": {"kind": "peak", "precision": precision}}, rounds=5, times=2, warm_up=2)
-        peaks[precision] = 2 * _PEAK_SIZE**3 / row["fastest"]
+        peak = {"kind": "peak", "precision": precision, "size": size}
+        (row,) = contest.race(__file__, {"peak": peak}, rounds=5, times=count, warm_up=count)
+        peaks[precision] = 2 * size**3 / row["fastest"]
         logging.info("matrix products in %s: %.2f TFLOP/s", precision, peaks[precision] / 1e12)
     rows = contest.race(__file__, specs, flags.FLAGS.rounds, flags.FLAGS.steps, warm_up=3)
     describe(rows, config, peaks)

@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -60,18 +61,21 @@ def arguments(data_dir: str, hparams: str, steps: int) -> list[str]:
 def run(setting: Setting, given: list[str], folder: pathlib.Path, warm_up: int) -> float:
     """Median seconds of a step. Worker i is bound to the i-th of the cores that this process may use."""
     addresses, cores = free_addresses(setting.workers), sorted(os.sched_getaffinity(0))
-    processes = []
+    processes, errors = [], []
     for index, core in zip(range(setting.workers), cores, strict=False):
         environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
         if setting.workers > 1:
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
         program = ["taskset", "--cpu-list", str(core), sys.executable, str(ROOT / "run_pretraining.py"), *given]
         program += [f"--train_batch_size={setting.batch_size}", f"--model_dir={folder}"]
-        processes.append(subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate()[1] for process in processes]
+        errors.append(tempfile.TemporaryFile("w+"))  # no pipe: whoever fills one up would keep the others waiting
+        processes.append(subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=errors[-1]))
+    for process in processes:
+        process.wait()
     for process, error in zip(processes, errors, strict=True):
         if process.returncode:
-            reason = (error.strip().splitlines() or ["it said nothing"])[-1]
+            error.seek(0)
+            reason = (error.read().strip().splitlines() or ["it said nothing"])[-1]
             raise DataError(f"{setting.name}: run_pretraining.py ended with {process.returncode}: {reason}")
     seconds = [1.0 / row["steps_per_second"] for row in read_history(str(folder / HISTORY))[warm_up:]]
     shutil.rmtree(folder)

@@ -57,7 +57,7 @@ def soak(config: PretrainingConfig, minutes: float) -> list[dict[str, float]]:
     records = find_records(config.pretrain_tfrecords, "pretrain_tfrecords", config.max_seq_length)
     held_out = find_records(config.eval_tfrecords, "eval_tfrecords", config.max_seq_length)
     estimator = pretraining_run.make_estimator(config, pretraining_run.read_vocabulary(config, [records, held_out]))
-    hook, step = SoakHook(), 0
+    hook, step = SoakHook(), estimator.restore_or_initialize()
     while time.monotonic() - hook.start < 60 * minutes:
         step = estimator.train(train_input_fn(records, config.max_seq_length, config.seed), step + config.save_checkpoints_steps, [hook])
         metrics = estimator.evaluate(eval_input_fn(held_out, config.max_seq_length), config.num_eval_steps or None)

@@ -9,7 +9,8 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 
 from model.modeling import BertConfig
 
-IGNORED = -100
+if torch.cuda.is_available():
+    torch.set_float32_matmul_precision("high")  # TF32, as TensorFlow does by default
 
 
 def to_electra_config(config: BertConfig, embedding_size: int, **others: Any) -> ElectraConfig:
@@ -46,8 +47,9 @@ class ReplacedTokenDetection(torch.nn.Module):
         chosen = vectors.gather(1, positions[..., None].expand(-1, -1, vectors.shape[-1]))
         logits = self.generator.generator_lm_head(self.generator.generator_predictions(chosen)).float()
         generator_loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1 - 1e-7)))
-        sampled = (logits.detach() + noise).argmax(-1)
+        cumulative = logits.detach().softmax(-1).cumsum(-1)  # sampled by inversion, as ours
+        sampled = torch.searchsorted(cumulative, torch.rand_like(cumulative[..., :1]) * cumulative[..., -1:]).squeeze(-1)
+        sampled = sampled.clamp(max=logits.shape[-1] - 1)
         fake = ids.scatter(1, positions, sampled)
         scores = self.discriminator(fake, mask, segments).logits.float()
         losses = F.binary_cross_entropy_with_logits(scores, (fake != ids).float(), reduction="none")
@@ -60,7 +62,7 @@ def training_step(
     """step(*inputs) -> loss: forward, backward, clipping by the global norm and AdamW, as one would train with PyTorch."""
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, eps=1e-6, weight_decay=0.01, fused=True)
     model.train()
-    forward = torch.compile(model) if is_compiled else model
+    forward = torch.compile(model, dynamic=False) if is_compiled else model
 
     def step(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda" if inputs[0].is_cuda else "cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
@@ -87,13 +89,12 @@ class Classifier(torch.nn.Module):
 
 
 def inference(model: Classifier, precision: str, is_compiled: bool) -> Callable[..., torch.Tensor]:
-    """predict(ids, mask, segments) -> logits float32."""
-    network = model.network.eval()
-    forward = torch.compile(network) if is_compiled else network
+    """predict(ids, mask, segments) -> logits float32. Weights are in `precision`, so that none is cast in a call."""
+    network = model.network.eval().to(getattr(torch, precision))
+    forward = torch.compile(network, dynamic=False) if is_compiled else network
 
     def predict(*inputs: torch.Tensor) -> torch.Tensor:
-        device = "cuda" if inputs[0].is_cuda else "cpu"
-        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.inference_mode():
             return forward(*inputs).logits.float()
 
     return predict

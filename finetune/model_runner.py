@@ -102,6 +102,8 @@ class ModelRunner:
             jit_compile=devices.jit_by_default(kind) if config.jit_compile is None else config.jit_compile,
         )
         strategy = devices.create_strategy(config.use_tpu, config.tpu_name, config.tpu_zone, config.gcp_project)
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise UserError("fine-tuning runs on one machine: unset the environment variable TF_CONFIG, which names several workers")
         devices.make_deterministic()
         estimator_class = Estimator if config.use_tpu else ShapeByShapeEstimator
         return estimator_class(model_fn, run_config, self._create_optimizer, strategy)

@@ -178,7 +178,7 @@ class Estimator:
         self._compiled_gradients = tf.function(self._gradients, jit_compile=config.jit_compile or None, autograph=False)
         if self.optimizer:
             # Apart, because it is the same for batches of every shape: tracing it takes as long as an encoder of six layers.
-            self._apply_gradients = tf.function(self.optimizer.apply_gradients, autograph=False)
+            self._apply_gradients = tf.function(self.optimizer.apply_gradients, jit_compile=config.jit_compile or None, autograph=False)
         self._restored = False
 
     @property

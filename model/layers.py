@@ -191,8 +191,18 @@ def _gaussian_cdf(z: tf.Tensor) -> tf.Tensor:
 
 
 def sum_to_last(x: tf.Tensor) -> tf.Tensor:
-    """Sums over all axes but the last, float32 [N]. Not inside a fused function: on CPUs XLA is many times slower at it."""
-    return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), tf.float32)
+    """Sums over all axes but the last, added up in float32; float32 [N]. Not in a fused function: XLA is many times slower at it on CPUs."""
+    if x.dtype != tf.bfloat16:
+        return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), tf.float32)
+    # On CPUs that one adds bfloat16 numbers up in bfloat16, where 256 + 1 is 256; a matrix product adds up in float32.
+    flat = tf.reshape(x, [-1, x.shape[-1]])
+    return tf.cast(tf.matmul(tf.ones([1, tf.shape(flat)[0]], x.dtype), flat), tf.float32)[0]
+
+
+@tf.custom_gradient
+def bias_add(x: tf.Tensor, bias: tf.Tensor) -> Any:
+    """x [..., N] + bias float32 [N] in x's type, which a matrix product before it takes in; the gradient of the bias is float32."""
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), lambda upstream: (upstream, sum_to_last(upstream))
 
 
 @tf.custom_gradient

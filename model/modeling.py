@@ -21,6 +21,7 @@ from model.layers import (
     Dense,
     LayerNorm,
     attention_probabilities,
+    bias_add,
     bias_gelu,
     create_variable,
     dropout,
@@ -242,10 +243,10 @@ class TransformerLayer(tf.Module):
         return tf.reshape(context, [-1, length, heads * size])
 
     def _merge(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Query, key and value as one product instead of three: kernel [D, 3 D] and bias [3 D] in the compute type."""
+        """Query, key and value as one product instead of three: kernel [D, 3 D] in the compute type, bias float32 [3 D]."""
         layers = (self.query, self.key, self.value)
         kernel = tf.concat([tf.cast(layer.kernel, self.dtype) for layer in layers], 1)
-        return kernel, tf.cast(tf.concat([layer.bias for layer in layers], 0), self.dtype)
+        return kernel, tf.concat([layer.bias for layer in layers], 0)
 
     def freeze(self) -> None:
         """Keeps what is made of the weights alone: see Dense.freeze."""
@@ -329,8 +330,8 @@ class BertModel(tf.Module):
 
 
 def matmul_bias(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """x [B, L, M] times kernel [M, N] plus bias [N], all of one type -> [B * L, N]."""
-    return tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel), bias)
+    """x [B, L, M] times kernel [M, N] of its type, plus bias float32 [N] -> [B * L, N]."""
+    return bias_add(tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel), bias)
 
 
 def attention_adder(input_mask: tf.Tensor, ltr: bool = False, rtl: bool = False) -> tf.Tensor:

@@ -17,6 +17,7 @@ from model.layers import (
     Dense,
     LayerNorm,
     argmax,
+    bias_add,
     bias_gelu,
     create_variable,
     cross_entropy,
@@ -73,7 +74,7 @@ class GeneratorPredictions(tf.Module):
         hidden = bias_gelu(self.dense.matmul(vectors), tf.convert_to_tensor(self.dense.bias))
         hidden = self.layer_norm(tf.cast(hidden, tf.float32))  # [B, N, E]
         logits = matmul(hidden, table, self.dtype, transpose_kernel=True)
-        return tf.nn.bias_add(logits, tf.cast(self.output_bias, self.dtype))
+        return bias_add(logits, tf.convert_to_tensor(self.output_bias))
 
 
 class DiscriminatorPredictions(tf.Module):

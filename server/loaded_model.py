@@ -21,9 +21,12 @@ from model.command import DataError, UserError, read_json
 from model.words import has_half_pair
 
 DEFAULT_SIGNATURE = "serving_default"
-# Operations of a graph that read or write files it names, or call back into Python. No export has them; docs/security.md: what is left.
+# Operations of a graph that read or write files it names, reach for the network, or call back into Python. No export of ours has them;
+# docs/security.md says what is left.
 _REFUSED = re.compile(
-    r"(Read|Write)File|MatchingFiles|\w*PyFunc\w*|Save|SaveSlices|\w*Dataset(V\d)?|\w*Reader(V2)?|\w*SummaryFileWriter|PrintV2|Debug\w+"
+    r"(Read|Write)File|MatchingFiles|RecordInput|\w*PyFunc\w*|Save|SaveSlices|DistributedSave|Restore|RestoreSlice|LoadAndRemapMatrix"
+    r"|GenerateVocabRemapping|(De|En)codeProto(V2)?|ImportEvent|\w*Dataset(V\d)?|DatasetToTFRecord|\w*Reader(V2)?|\w*Summary(File|Db)Writer"
+    r"|Rpc\w+|PrintV2|Debug\w+"
 )
 Columns = dict[str, np.ndarray]
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.kills import has_temporary, kill_at_random
+from tests.kills import kill_at_random, temporary_files
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = "build_pretraining_dataset.py"
@@ -83,7 +83,7 @@ def test_built_again_and_again_after_kills(arguments, reference, fork_script, tm
     def assert_undisturbed() -> None:
         assert contents(out) == reference
 
-    assert kill_at_random(start, out, assert_undisturbed, lambda: has_temporary(out)) >= 2
+    assert kill_at_random(start, out, assert_undisturbed, lambda: temporary_files(out)) >= 2
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_a_full_disk_costs_nothing(arguments, reference, fork_script, mount):
         out = mount(f"size={size}") / "out"
         result = fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait()
         assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
-        assert not has_temporary(out)
+        assert not temporary_files(out)
         mount("size=100m")
     assert fork_script(SCRIPT, *arguments, f"--output_dir={out}").wait().code == 0
     assert contents(out) == reference

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.kills import has_temporary, kill_at_random
+from tests.kills import kill_at_random, temporary_files
 
 CORPUS = "".join(
     f"{subject} {verb} {number}\n"
@@ -67,7 +67,13 @@ def test_built_again_and_again_after_kills(fork_script, tmp_path):
         (out / ".vocab.lock").unlink(missing_ok=True)  # killed when there was nothing left to do but that
         assert _read(out) == _read(tmp_path / "whole")
 
-    kill_at_random(lambda: fork_script(*command, f"--output_dir={out}"), out, assert_undisturbed, (out / ".vocab.lock").exists)
+    def writing() -> set[int]:
+        try:
+            return {(out / ".vocab.unfinished").stat().st_ino}
+        except FileNotFoundError:
+            return set()
+
+    kill_at_random(lambda: fork_script(*command, f"--output_dir={out}"), out, assert_undisturbed, writing)
 
 
 @pytest.mark.slow
@@ -78,7 +84,7 @@ def test_a_full_or_write_protected_disk_costs_nothing(fork_script, corpus, mount
         out = mount(options) / "out"
         result = fork_script(*command, f"--output_dir={out}").wait()
         assert result.code in (1, 2) and result.last_line.startswith("build_vocab.py: error: cannot ") and "Traceback" not in result.err
-        assert not has_temporary(out)
+        assert not temporary_files(out)
         mount("size=1m,rw")
     assert fork_script(*command, f"--output_dir={out}").wait().code == 0
     assert _read(out) == _read(tmp_path / "whole")

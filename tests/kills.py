@@ -10,11 +10,11 @@ from collections.abc import Callable
 MOMENTS = 20
 
 
-def kill_at_random(start: Callable, folder: pathlib.Path, assert_undisturbed: Callable, is_writing: Callable) -> int:
+def kill_at_random(start: Callable, folder: pathlib.Path, assert_undisturbed: Callable, writing: Callable[[], set]) -> int:
     """Kills what `start` starts, and starts it again, MOMENTS times; then lets it finish. Returns how many kills fell into a write.
 
-    The moments are spread over the time of an undisturbed run, but every fourth time the kill comes as soon as `is_writing()`. Where
-    the run was faster than the kill, its result is looked at and another one begins.
+    The moments are spread over the time of an undisturbed run, but every fourth time the kill comes as soon as `writing()`, the
+    files of writes that have not ended, has a new one. Where the run was faster than the kill, its result is looked at and another begins.
     """
     draws, starts, kills, kills_while_writing, results = random.Random(0), 0, 0, 0, 1
     begin = time.monotonic()
@@ -23,16 +23,17 @@ def kill_at_random(start: Callable, folder: pathlib.Path, assert_undisturbed: Ca
     assert_undisturbed()
     shutil.rmtree(folder)
     while kills < MOMENTS:
+        left = writing()  # by the last kill
         running, delay = start(), seconds * (kills + draws.random()) / MOMENTS
         if starts % 4 == 3:
-            while running.runs() and not is_writing():
+            while running.runs() and not writing() - left:
                 pass
         else:
             running.runs(delay)
         running.kill()
         result, starts = running.wait(), starts + 1
         if result.code == -signal.SIGKILL:
-            kills, kills_while_writing = kills + 1, kills_while_writing + is_writing()
+            kills, kills_while_writing = kills + 1, kills_while_writing + bool(writing() - left)
         else:
             assert_finished(result)
             results += 1
@@ -49,11 +50,13 @@ def assert_finished(result) -> None:
     assert result.code == 0 or "holds vocab.txt and vocab.json already" in result.last_line, result.err[-3000:]
 
 
-def has_temporary(folder: pathlib.Path) -> bool:
+def temporary_files(folder: pathlib.Path) -> set[tuple[pathlib.Path, int]]:
+    """What a write that has not ended has made so far: names, each with the number of its file."""
     try:
-        return any(".tmp-" in path.name or path.name.startswith("saving-") for path in folder.rglob("*"))
+        paths = [path for path in folder.rglob("*") if ".tmp-" in path.name or path.name.startswith("saving-")]
+        return {(path, path.stat().st_ino) for path in paths}
     except FileNotFoundError:  # removed while it was listed
-        return False
+        return set()
 
 
 class Killed(BaseException):

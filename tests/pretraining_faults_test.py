@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from model import checkpoint
-from tests.kills import has_temporary, kill_at_random
+from tests.kills import kill_at_random, temporary_files
 from tests.pretraining_home import assert_refused, contents, flags, history, make_home, variables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def assert_same_run(folder, whole, steps=STEPS):
     for row in rows:
         for name in ("loss", "disc_loss", "masked_lm_loss", "gradient_norm"):
             assert row[name] == expected_rows.get(row["step"], row)[name]
-    assert not has_temporary(folder)
+    assert not temporary_files(folder)
 
 
 def step_of(folder):
@@ -67,7 +67,7 @@ def test_trained_again_and_again_after_kills(fork_script, tmp_path):
             checkpoint.read(checkpoint.latest(str(out)), ["global_step"])  # what a kill left last is whole
         return fork_script(*pretraining_flags(home, out))
 
-    assert kill_at_random(start, out, lambda: assert_same_run(out, whole), lambda: has_temporary(out)) >= 2
+    assert kill_at_random(start, out, lambda: assert_same_run(out, whole), lambda: temporary_files(out)) >= 2
     kept = {f"model.ckpt-{step}.{suffix}" for step in (STEPS - 1, STEPS) for suffix in ("index", "data-00000-of-00001")}
     assert {path.name for path in out.iterdir() if "ckpt" in path.name} == kept
 
@@ -81,7 +81,7 @@ def test_a_run_that_is_asked_to_stop_says_so_and_goes_on(undisturbed, fork_scrip
     running.kill(signal.SIGTERM)
     result, stopped_at = running.wait(), step_of(out)
     assert result.code == 128 + signal.SIGTERM and f"stopped by SIGTERM at step {stopped_at}, checkpoint saved" in result.last_line
-    assert 2 <= stopped_at < STEPS and "Traceback" not in result.err and not has_temporary(out)
+    assert 2 <= stopped_at < STEPS and "Traceback" not in result.err and not temporary_files(out)
     assert fork_script(*pretraining_flags(home, out)).wait().code == 0
     assert_same_run(out, whole)
 
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_or_write_protected_costs_nothing(fork_script, mount
         before, result = contents(out), fork_script(*pretraining_flags(home, out)).wait()
         assert result.code in (1, 2), result.err[-3000:]
         assert_refused(result, "cannot " if "k" in options else "could not write a checkpoint to ", str(out))
-        assert not has_temporary(out)
+        assert not temporary_files(out)
         seen.append(step_of(out))
         if "ro" in options:
             assert contents(out) == before

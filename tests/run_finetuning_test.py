@@ -8,7 +8,7 @@ import time
 import pytest
 
 from model import checkpoint
-from tests.kills import has_temporary, kill_at_random
+from tests.kills import kill_at_random, temporary_files
 
 SHAPE = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
 HPARAMS = {
@@ -181,12 +181,12 @@ def test_trained_again_and_again_after_kills_and_on_full_disks(fork_script, moun
     def assert_undisturbed() -> None:
         assert outcome(killed) == whole
 
-    kill_at_random(start, killed, assert_undisturbed, lambda: has_temporary(killed))
+    kill_at_random(start, killed, assert_undisturbed, lambda: temporary_files(killed))
     for options in ("size=4k", "size=40k"):
         full = mount(options) / "run"
         result = start(full).wait()
         assert result.code in (1, 2) and "No space left on device" in result.last_line and "Traceback" not in result.err
-        assert not has_temporary(full)
+        assert not temporary_files(full)
         mount("size=10m")
     assert start(full).wait().code == 0
     assert outcome(full) == whole

@@ -99,7 +99,7 @@ def test_both_sides_repeat_their_steps(library):
     config = pretraining_step.make_config({**SETTINGS, "precision": "bfloat16"})
     pretraining_step.our_steps(config)(2)
     pretraining_step.torch_steps(config, is_compiled=False)(2)
-    pretraining_step.peak_products("bfloat16")(1)
+    pretraining_step.peak_products("bfloat16", 64)(1)
 
 
 def test_rows_say_what_their_seconds_mean():
@@ -246,4 +246,4 @@ def test_the_soak_trains_evaluates_and_measures(run_script, monkeypatch, tmp_pat
         "--rounds=1",
         f"--hparams={json.dumps({**settings, 'vocab_size': 300})}",
     ).stdout
-    assert reading.startswith("| records read per second")
+    assert reading.startswith("| step in | records read per second")

@@ -92,6 +92,20 @@ def test_layer_norm_of_a_worked_example_and_of_a_constant_row():
     np.testing.assert_allclose(norm(tf.constant([[1.0, 1.0, 3.0, 3.0]])).numpy(), [[-1, -2, 3, 5]], atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-5), (tf.bfloat16, 0.005), (tf.float16, 0.001)])
+def test_sums_of_many_rows_are_added_up_in_float32(dtype, tolerance):
+    """8,192 rows: added up in bfloat16, such sums are off by a third."""
+    x = tf.cast(np.random.default_rng(0).normal(0.3, 1.0, (64, 128, 32)), dtype)
+    expected = x.numpy().astype(np.float64).sum((0, 1))
+    np.testing.assert_allclose(layers.sum_to_last(x), expected, rtol=tolerance)
+    bias = tf.zeros([32])
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        value = layers.bias_add(x, bias)
+    assert value.dtype == dtype
+    np.testing.assert_allclose(tape.gradient(value, bias, x), expected, rtol=tolerance)
+
+
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, TIGHT), (tf.bfloat16, LOOSE)])
 def test_residual_layer_norm(dropped, dtype, tolerance):

@@ -225,7 +225,7 @@ def test_golden_losses_as_loss_and_summarize_add_them_up(original, monkeypatch):
 
 
 def test_golden_losses_and_gradients_of_bfloat16_stay_near_float32(original, golden):
-    """Losses to 1 %, the whole gradient and that of every matrix in the same direction: what --mixed_precision is held to."""
+    """Losses to 1 %, and every gradient in the same direction: what --mixed_precision is held to."""
     exact, numbers = original
     low = PretrainingModel(exact.config, 1000, SPECIAL, tf.bfloat16)
     checkpoint.restore(str(golden / "small" / "model.ckpt-30"), low.trainable_variables)
@@ -254,10 +254,9 @@ def test_golden_losses_and_gradients_of_bfloat16_stay_near_float32(original, gol
     def cosine(first, second):
         return first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
 
-    assert cosine(np.concatenate(gradients), np.concatenate(rounded)) > 0.999
     for variable, gradient, other in zip(exact.trainable_variables, gradients, rounded, strict=True):
-        if "kernel" in variable.name or "word_embeddings" in variable.name:
-            assert cosine(gradient, other) > 0.99, variable.name
+        if not variable.name.endswith("key/bias:0"):  # its gradient is 0: a softmax does not see what all scores share
+            assert cosine(gradient, other) > 0.999, variable.name
 
 
 def test_golden_masks(original):
