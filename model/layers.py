@@ -191,7 +191,7 @@ def _gaussian_cdf(z: tf.Tensor) -> tf.Tensor:
 
 
 def sum_to_last(x: tf.Tensor) -> tf.Tensor:
-    """Sums over all axes but the last, added up in float32; float32 [N]. Not in a fused function: XLA is many times slower at it on CPUs."""
+    """Sums over all axes but the last, added up in float32; float32 [N]. Not in a fused function: XLA is several times slower on CPUs."""
     if x.dtype != tf.bfloat16:
         return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), tf.float32)
     # On CPUs that one adds bfloat16 numbers up in bfloat16, where 256 + 1 is 256; a matrix product adds up in float32.
