@@ -226,7 +226,12 @@ def test_too_old_a_python_is_passed_over(tmp_path):
 
 def _start_workers(checkout: pathlib.Path, *arguments: str) -> subprocess.Popen:
     command = ["bash", checkout / "scripts" / "pretrain_multiworker.sh", f"--data_dir={checkout}/home", "--local_workers=2"]
-    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def heed_interrupts() -> None:  # which whoever runs the tests in the background may have switched off for all below
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, *arguments], preexec_fn=heed_interrupts, **pipes)
 
 
 @pytest.fixture
