@@ -171,7 +171,8 @@ def profile(repeat: Callable[[int], Any], times: int) -> dict[str, float]:
         for line in plane.lines:
             for event in line.events:
                 name, _, kind = plane.event_metadata[event.metadata_id].name.partition(":")
-                if kind and name and not kind.startswith(":"):
+                kind = "functions compiled by XLA" if name == "CpuExecutable" else kind
+                if kind and name and not kind.startswith((":", " ")):
                     seconds[kind.partition("#")[0]] += event.duration_ps / 1e12 / times  # type: ignore[assignment]
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 

@@ -83,7 +83,8 @@ def draw(rows: list[dict[str, float]], path: str) -> None:
     minutes = [row["minutes"] for row in rows]
     memory, speed = figure.subplots(1, 2)
     memory.plot(minutes, [row["memory"] / 2**30 for row in rows], linewidth=1.2)
-    memory.set(title="resident memory", xlabel="minutes", ylabel="GiB", ylim=(0, None))
+    highest = max(row["memory"] for row in rows) / 2**30
+    memory.set(title="resident memory", xlabel="minutes", ylabel="GiB", ylim=(0, 1.2 * highest))
     speed.plot(minutes, [row["seconds"] for row in rows], linewidth=1.2, label="wall")
     speed.plot(minutes, [row["cpu_seconds"] for row in rows], linewidth=1.2, label="CPU, all threads")
     speed.set(title="seconds a step", xlabel="minutes", ylim=(0, 2 * statistics.median(row["cpu_seconds"] for row in rows)))
