@@ -20,7 +20,7 @@ from benchmarks import contest
 from benchmarks.pretraining_step import make_config, our_steps
 from configure_pretraining import PretrainingConfig
 from model import command, hparams, layers, modeling, optimization
-from model.command import UserError, write_json
+from model.command import write_json
 from model.layers import Activations, Bits
 from model.random import RandomState, gumbel, random_bits
 from pretrain import pretrain_helpers, pretraining_model
@@ -175,10 +175,7 @@ def main() -> None:
         return
     output_dir = command.required("output_dir")
     settings = hparams.collect(PretrainingConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
-    unknown = set(flags.FLAGS.variants) - set(VARIANTS)
-    if unknown:
-        raise UserError(f"no variant {sorted(unknown)[0]!r}; allowed: {', '.join(VARIANTS)} (--variants)")
-    variants = [name for name in flags.FLAGS.variants if name != AS_IT_IS]
+    variants = [name for name in contest.chosen("variants", VARIANTS) if name != AS_IT_IS]
     results: list[dict[str, Any]] = []
     for start in range(0, len(variants), _GROUP):
         names = [AS_IT_IS, *variants[start : start + _GROUP]]
@@ -193,13 +190,9 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for ablations.json")
     flags.DEFINE_list("variants", list(VARIANTS), "which to time")
-    flags.DEFINE_integer("rounds", 7, "rounds of all variants in turns", lower_bound=1)
     flags.DEFINE_integer("steps", 2, "steps in each round", lower_bound=1)
-    flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by this script itself")
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(PretrainingConfig, skip=_SCRIPT_FLAGS)
+    contest.define_flags(PretrainingConfig, _SCRIPT_FLAGS, rounds=7)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import logging
+from absl import flags, logging
 
+from model import hparams
 from model.command import UserError
 
 
@@ -87,6 +88,24 @@ def race(script: str, specs: Mapping[str, Any], rounds: int, times: int, warm_up
     finally:
         for rival in rivals:
             rival.close()
+
+
+def define_flags(config_class: type, skip: Sequence[str], rounds: int) -> None:
+    """The flags that all races have: where to write, how many rounds, and a field of `config_class` each."""
+    flags.DEFINE_string("output_dir", None, "folder for the results")
+    flags.DEFINE_integer("rounds", rounds, "rounds in turns, of which the median counts", lower_bound=1)
+    flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by the script itself")
+    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
+    hparams.define_flags(config_class, skip=skip)
+
+
+def chosen(flag: str, allowed: Mapping[str, Any]) -> list[str]:
+    """The names that --`flag` lists; UserError for one that is not among `allowed`."""
+    names: list[str] = getattr(flags.FLAGS, flag)
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"there is no {name!r}; allowed: {', '.join(allowed)} (--{flag})")
+    return names
 
 
 def answer(repeat: Callable[[int], Any]) -> None:

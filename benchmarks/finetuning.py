@@ -131,12 +131,9 @@ def make_table(rows: list[dict[str, Any]], examples: int, what: str) -> str:
 
 def read_flags() -> tuple[dict[str, dict[str, Any]], str]:
     """(spec of every rival that was asked for, output_dir)."""
-    unknown = set(flags.FLAGS.rivals) - set(RIVALS)
-    if unknown:
-        raise UserError(f"no rival {sorted(unknown)[0]!r}; allowed: {', '.join(RIVALS)} (--rivals)")
     settings = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
     common = {"settings": settings, "data_dir": command.required("data_dir"), "task": flags.FLAGS.task, "batches": flags.FLAGS.batches}
-    return {name: {**RIVALS[name], **common} for name in flags.FLAGS.rivals}, command.required("output_dir")
+    return {name: {**RIVALS[name], **common} for name in contest.chosen("rivals", RIVALS)}, command.required("output_dir")
 
 
 def write(output_dir: str, name: str, specs: Mapping[str, Any], **results: Any) -> None:
@@ -156,15 +153,11 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for the results")
     flags.DEFINE_string("data_dir", None, "folder with vocab.txt")
     flags.DEFINE_string("task", "nsmc", "the task: one with labels for whole texts")
     flags.DEFINE_list("rivals", list(RIVALS), "whom to time")
-    flags.DEFINE_integer("rounds", 5, "rounds of all rivals in turns", lower_bound=1)
     flags.DEFINE_integer("batches", 32, "different batches, each once a round", lower_bound=1)
-    flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by this script itself")
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(FinetuningConfig, skip=_SCRIPT_FLAGS)
+    contest.define_flags(FinetuningConfig, _SCRIPT_FLAGS, rounds=5)
 
 
 if __name__ == "__main__":

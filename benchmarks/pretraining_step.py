@@ -25,7 +25,7 @@ from benchmarks import contest
 from configure_pretraining import PretrainingConfig
 from flops_computation import ACTUAL, training_cost
 from model import command, hparams
-from model.command import UserError, write_json
+from model.command import write_json
 from model.devices import device_kind
 from model.estimator import InputContext
 from pretrain import pretraining_run
@@ -184,10 +184,7 @@ def main() -> None:
     output_dir = command.required("output_dir")
     settings = hparams.collect(PretrainingConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
     config = make_config(settings)
-    unknown = set(flags.FLAGS.rivals) - set(RIVALS)
-    if unknown:
-        raise UserError(f"no rival {sorted(unknown)[0]!r}; allowed: {', '.join(RIVALS)} (--rivals)")
-    specs = {name: {**RIVALS[name], "settings": settings} for name in flags.FLAGS.rivals}
+    specs = {name: {**RIVALS[name], "settings": settings} for name in contest.chosen("rivals", RIVALS)}
     peaks, (size, count) = {}, _PEAK[device_kind(False)]
     for precision in sorted({spec["precision"] for spec in specs.values()}):
         peak = {"kind": "peak", "precision": precision, "size": size}
@@ -213,14 +210,10 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for pretraining_step.json")
     flags.DEFINE_list("rivals", list(RIVALS), "whom to time")
-    flags.DEFINE_integer("rounds", 7, "rounds of all rivals in turns", lower_bound=1)
     flags.DEFINE_integer("steps", 3, "steps in each round", lower_bound=1)
     flags.DEFINE_enum("profile", None, ["float32", "bfloat16", "float16"], "show where our time goes in this precision")
-    flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by this script itself")
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(PretrainingConfig, skip=_SCRIPT_FLAGS)
+    contest.define_flags(PretrainingConfig, _SCRIPT_FLAGS, rounds=7)
 
 
 if __name__ == "__main__":

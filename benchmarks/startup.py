@@ -55,10 +55,8 @@ def main() -> None:
 
     output_dir = command.required("output_dir")
     settings = hparams.collect(PretrainingConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
-    unknown = set(flags.FLAGS.rivals) - set(pretraining_step.RIVALS)
-    if unknown:
-        raise UserError(f"no rival {sorted(unknown)[0]!r}; allowed: {', '.join(pretraining_step.RIVALS)} (--rivals)")
-    specs = {name: json.dumps({**pretraining_step.RIVALS[name], "settings": settings}) for name in flags.FLAGS.rivals}
+    names = contest.chosen("rivals", pretraining_step.RIVALS)
+    specs = {name: json.dumps({**pretraining_step.RIVALS[name], "settings": settings}) for name in names}
     rounds = [{name: measure(spec) for name, spec in specs.items()} for _ in range(flags.FLAGS.rounds)]
     rows = []
     for name in specs:
@@ -70,12 +68,8 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for startup.json")
     flags.DEFINE_list("rivals", list(RIVALS), "whom to time")
-    flags.DEFINE_integer("rounds", 3, "rounds of which the median counts", lower_bound=1)
-    flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by this script itself")
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(PretrainingConfig, skip=_SCRIPT_FLAGS)
+    contest.define_flags(PretrainingConfig, _SCRIPT_FLAGS, rounds=3)
 
 
 if __name__ == "__main__":

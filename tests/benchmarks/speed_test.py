@@ -213,7 +213,7 @@ def test_scripts_write_tables_and_json(run_script, monkeypatch, pretraining_flag
     assert [row["name"] for row in found["rivals"]] == ["ours-float32"] and found["peaks"]["float32"] > 1e9
     assert "| torch-float32 | " in run_script("benchmarks/startup.py", *common, "--rivals=torch-float32").stdout
     wrong = run_script("benchmarks/pretraining_step.py", *common, "--rivals=jax", check=False)
-    assert wrong.returncode == 2 and "no rival 'jax'" in wrong.stderr
+    assert wrong.returncode == 2 and "there is no 'jax'; allowed: ours-bfloat16" in wrong.stderr
 
 
 def test_the_soak_compares_its_first_and_last_third(tmp_path):
