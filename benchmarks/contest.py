@@ -91,10 +91,15 @@ def race(script: str, specs: Mapping[str, Any], rounds: int, times: int, warm_up
 
 
 def define_flags(config_class: type, skip: Sequence[str], rounds: int) -> None:
-    """The flags that all races have: where to write, how many rounds, and a field of `config_class` each."""
-    flags.DEFINE_string("output_dir", None, "folder for the results")
+    """The flags that all races have."""
     flags.DEFINE_integer("rounds", rounds, "rounds in turns, of which the median counts", lower_bound=1)
     flags.DEFINE_string("rival", None, "what one of the timed processes is to be; set by the script itself")
+    define_settings(config_class, skip)
+
+
+def define_settings(config_class: type, skip: Sequence[str]) -> None:
+    """The flags that all benchmarks of a configuration have: where to write, and its fields."""
+    flags.DEFINE_string("output_dir", None, "folder for the results")
     flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
     hparams.define_flags(config_class, skip=skip)
 

@@ -66,11 +66,9 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for input_pipeline.json")
     flags.DEFINE_string("data_dir", None, "folder with pretrain_tfrecords/")
     flags.DEFINE_integer("rounds", 5, "rounds of which the median counts", lower_bound=1)
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(PretrainingConfig, skip=_SCRIPT_FLAGS)
+    contest.define_settings(PretrainingConfig, _SCRIPT_FLAGS)
 
 
 if __name__ == "__main__":

@@ -71,10 +71,10 @@ def our_steps(config: PretrainingConfig) -> Callable[[int], Any]:
 
     batches = estimator.iterate(input_fn, InputContext(config.train_batch_size))
 
-    def repeat(times: int) -> None:
+    def repeat(times: int) -> float:
         for _ in range(times):
             sums = estimator.train_steps(batches, 1)
-        sums["steps"].numpy()  # waits for the device
+        return float(sums["gradient_norm"])  # waits for the device
 
     return repeat
 
@@ -97,10 +97,10 @@ def torch_steps(config: PretrainingConfig, is_compiled: bool) -> Callable[[int],
     rows = [draws.permutation(config.max_seq_length - 2)[: config.max_predictions_per_seq] + 1 for _ in examples["input_ids"]]
     inputs = [torch.tensor(np.asarray(value, np.int64), device=device) for value in (*examples.values(), np.stack(rows))]
 
-    def repeat(times: int) -> None:
+    def repeat(times: int) -> float:
         for _ in range(times):
             loss = step(*inputs)
-        loss.item()  # waits for the device
+        return loss.item()  # waits for the device
 
     return repeat
 

@@ -113,11 +113,9 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "folder for soak.json, soak.png and the model")
     flags.DEFINE_string("data_dir", None, "folder with vocab.txt and pretrain_tfrecords/")
     flags.DEFINE_float("minutes", 30.0, "how long to train", lower_bound=0.0)
-    flags.DEFINE_string("hparams", None, "JSON object or JSON file with settings")
-    hparams.define_flags(PretrainingConfig, skip=_SCRIPT_FLAGS)
+    contest.define_settings(PretrainingConfig, _SCRIPT_FLAGS)
 
 
 if __name__ == "__main__":

@@ -50,22 +50,12 @@ def random_bits16(random: RandomState, site: str, shape: Sequence[int]) -> tf.Te
     return tf.reshape(tf.reshape(pairs, [batch_size, -1])[:, :size], [batch_size, *dimensions])
 
 
-def uniform_from_bits(words: tf.Tensor) -> tf.Tensor:
-    """uint32 -> float32 in the open interval (0, 1): odd multiples of 2^-24, so that neither log(u) nor log(1 - u) is infinite."""
-    high = tf.bitcast(tf.bitwise.right_shift(words, tf.constant(9, tf.uint32)), tf.int32)
+def uniform(random: RandomState, site: str, shape: Sequence[int]) -> tf.Tensor:
+    """float32 of `shape` = [B, ...] in (0, 1): odd multiples of 2^-24, so neither log(u) nor log(1 - u) is infinite."""
+    high = tf.bitcast(tf.bitwise.right_shift(random_bits(random, site, shape), tf.constant(9, tf.uint32)), tf.int32)
     return (tf.cast(high, tf.float32) + 0.5) * 2.0**-23
 
 
-def gumbel_from_bits(words: tf.Tensor) -> tf.Tensor:
-    """uint32 -> standard Gumbel noise, float32: argmax(logits + noise) is a sample from softmax(logits)."""
-    return -tf.math.log(-tf.math.log(uniform_from_bits(words)))
-
-
-def uniform(random: RandomState, site: str, shape: Sequence[int]) -> tf.Tensor:
-    """float32 uniform in (0, 1) of `shape` = [B, ...]."""
-    return uniform_from_bits(random_bits(random, site, shape))
-
-
 def gumbel(random: RandomState, site: str, shape: Sequence[int]) -> tf.Tensor:
-    """Standard Gumbel noise, float32 of `shape` = [B, ...]."""
-    return gumbel_from_bits(random_bits(random, site, shape))
+    """Standard Gumbel noise, float32 of `shape` = [B, ...]: argmax(logits + noise) is a sample from softmax(logits)."""
+    return -tf.math.log(-tf.math.log(uniform(random, site, shape)))

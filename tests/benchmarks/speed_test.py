@@ -97,8 +97,8 @@ def test_the_rival_has_the_same_network_loss_and_number_of_masks(library):
 
 def test_both_sides_repeat_their_steps(library):
     config = pretraining_step.make_config({**SETTINGS, "precision": "bfloat16"})
-    pretraining_step.our_steps(config)(2)
-    pretraining_step.torch_steps(config, is_compiled=False)(2)
+    assert math.isfinite(pretraining_step.our_steps(config)(2))
+    assert pretraining_step.torch_steps(config, is_compiled=False)(2) == pytest.approx(math.log(1000) + 50 * math.log(2), abs=1.0)
     pretraining_step.peak_products("bfloat16", 64)(1)
 
 
@@ -173,8 +173,11 @@ def test_fine_tuning_gives_both_sides_the_same_batches(library, spec):
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_inference_on_both_sides(library, spec, one_by_one):
+    texts = 2 if one_by_one else 60  # one of each batch, or all of the test split
+    spec["settings"]["predict_batch_size"] = 30
     for kind in ("ours", "torch"):
-        inference.make_rival({**spec, "kind": kind, "is_compiled": False, "one_by_one": one_by_one})(1)
+        rival = inference.make_rival({**spec, "kind": kind, "is_compiled": False, "one_by_one": one_by_one})
+        assert rival(1) == texts and rival(2) == 2 * texts
 
 
 def test_single_rows_are_padded_to_the_next_length():
