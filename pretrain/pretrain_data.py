@@ -184,7 +184,8 @@ def _scan(path: str, length: int) -> Scan:
 def _refuse_endless(path: str) -> None:
     """DataError for a record that is said to be longer than its file: TensorFlow dies of that where the length has its check sum."""
     size, offset, number = tf.io.gfile.stat(path).length, 0, 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    opened = tf.io.gfile.GFile if "://" in path else open  # which goes on within what it has read, and is several times faster
+    with opened(path, "rb") as file:
         while len(head := file.read(12)) == 12:
             offset += 16 + int.from_bytes(head[:8], "little")
             if offset > size:
