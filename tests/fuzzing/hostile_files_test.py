@@ -238,6 +238,7 @@ def test_members_of_archives_are_read_where_they_are(home, name):
 
 @pytest.mark.parametrize("name", [*(name for name in OUTSIDE if name != "a\\b"), "../outside/model.ckpt-1.index"])
 def test_shards_of_a_manifest_that_lie_elsewhere_are_not_removed(home, name):
+    pytest.importorskip("apache_beam", reason="Beam is an extra: pip install .[beam]")
     shard = {"file": name, "bytes": 9, "records": 1}
     manifest = {"format_version": 1, "max_seq_length": LENGTH, "train": {"shards": [shard]}, "shards": [shard]}
     (home / "manifest.json").write_text(json.dumps(manifest))
