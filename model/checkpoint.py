@@ -29,6 +29,7 @@ def save(folder: str, step: int, variables: Sequence[tf.Variable], keep_max: int
     names = [variable_name(variable) for variable in variables]
     try:
         tf.io.gfile.makedirs(folder)
+        remove_leftovers(folder)
         tf.raw_ops.SaveV2(prefix=temporary, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
         remove(prefix)  # one of the same step, of a run that was rolled back: its index must never meet the new data
         for suffix in (_DATA, _INDEX):

@@ -7,6 +7,7 @@ a fault in the data or the run itself ends with exit code 1; anything else is ou
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -86,14 +87,18 @@ def write_atomically(path: str, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: str) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which becomes `path` when the context ends, and is gone if it ends with an error."""
+    """A binary file to write to, which becomes `path` when the context ends, and is gone if it ends with an error.
+
+    What an earlier writer of `path` left when it was killed is removed.
+    """
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     if "://" in path:
         with _open_remotely(path, temporary) as file:
             yield file
         return
     try:
-        with open(temporary, "wb") as file:
+        _remove_leftovers(path)
+        with _create_locked(temporary) as file:
             yield file
         os.replace(temporary, path)
     except OSError as error:
@@ -101,6 +106,23 @@ def open_atomically(path: str) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _remove_leftovers(path: str) -> None:
+    for leftover in glob.glob(f"{glob.escape(path)}.tmp-*"):
+        with contextlib.suppress(OSError), open(leftover, "ab") as file:  # another's that is being written is locked
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(leftover)
+
+
+def _create_locked(path: str) -> IO[bytes]:
+    while True:
+        file = open(path, "wb")
+        with contextlib.suppress(OSError):  # without locks nobody removes leftovers either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return file
+        file.close()  # taken for a leftover before it was locked
 
 
 @contextlib.contextmanager

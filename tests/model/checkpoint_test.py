@@ -195,7 +195,7 @@ def test_leftovers_are_ignored_and_removed(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert checkpoint.checkpoints(str(tmp_path)) == [str(tmp_path / "model.ckpt-1")]
     assert restored(tmp_path) == 1.0
-    checkpoint.remove_leftovers(str(tmp_path))
+    save_steps(tmp_path, 1)
     assert sorted(os.listdir(tmp_path)) == ["checkpoint", "config.json", "model.ckpt-1" + DATA, "model.ckpt-1" + INDEX]
 
 

@@ -123,6 +123,17 @@ def test_write_atomically_leaves_the_old_file_and_nothing_else_when_it_fails(tmp
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "[file]"
+    (tmp_path / "[file].tmp-0123abcd").write_text("half")
+    (tmp_path / "f.tmp-0123abcd").write_text("of another file")
+    with command.open_atomically(str(path)) as file:
+        file.write(b"first")
+        command.write_atomically(str(path), "second")
+        assert len(os.listdir(tmp_path)) == 3 and path.read_text() == "second"
+    assert sorted(os.listdir(tmp_path)) == ["[file]", "f.tmp-0123abcd"] and path.read_text() == "first"
+
+
 @pytest.mark.parametrize("step", ["write", "rename"])
 def test_write_atomically_elsewhere_than_on_this_machine(monkeypatch, step):
     path = f"ram://write_atomically_{step}/file.json"
