@@ -48,6 +48,7 @@ EXTRAS = {
     ],
     "dev": [
         "pytest>=9.0.3,<10",
+        "pytest-xdist>=3.6,<4",  # tests in several processes
         "hypothesis>=6.100,<7",
         "ruff>=0.6,<0.18",
         "mypy>=1.11,<3",
