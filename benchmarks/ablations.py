@@ -22,7 +22,7 @@ from configure_pretraining import PretrainingConfig
 from model import command, hparams, layers, modeling, optimization
 from model.command import write_json
 from model.layers import Activations, Bits
-from model.random import RandomState, gumbel, random_bits
+from model.random import RandomState, Size, gumbel, random_bits
 from pretrain import pretrain_helpers, pretraining_model
 
 AS_IT_IS = "as it is"
@@ -34,7 +34,7 @@ def gelu_by_autodiff() -> None:
     def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.nn.gelu(tf.cast(x, tf.float32) + bias), x.dtype)
 
-    modeling.bias_gelu = pretraining_model.bias_gelu = bias_gelu
+    layers.bias_gelu = pretraining_model.bias_gelu = bias_gelu
 
 
 def layer_norm_by_autodiff() -> None:
@@ -87,7 +87,7 @@ def casts_apart() -> None:
 
 
 def noise_of_32_bits() -> None:
-    def dropout_bits(random: RandomState | None, site: str, rate: float, shape: tuple[int, ...]) -> Bits:
+    def dropout_bits(random: RandomState | None, site: str, rate: float, shape: Sequence[Size]) -> Bits:
         if random is None or rate == 0.0:
             return None
         return tf.cast(tf.bitwise.right_shift(random_bits(random, site, shape), tf.constant(16, tf.uint32)), tf.uint16)

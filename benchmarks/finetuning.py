@@ -3,13 +3,13 @@
     python benchmarks/finetuning.py --data_dir=work/vocab40k --raw_data_dir=DATA --output_dir=work/finetuning
 
 Both sides train on the same --batches batches, in which examples of similar length lie together; PyTorch gets each one cut to its longest
-row, ours padded to 16, 32, 64 or 128 as in training. Settings come from one flag per field of FinetuningConfig, as for run_finetuning.py:
+row, ours padded as in training. Settings come from one flag per field of FinetuningConfig, as for run_finetuning.py:
 by default Small with random weights and NSMC. Writes finetuning.json and a table.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,28 +45,25 @@ class Setting:
         self.preprocessor = Preprocessor(self.config, [task], self.start.tokenizer)
         self._count = spec["batches"]
 
-    def batches(self) -> list[Batch]:
-        """The first batches of training, as numpy arrays."""
+    def dataset(self) -> tf.data.Dataset:
+        """The first batches of training."""
         input_fn, _ = self.preprocessor.prepare_train(self.config.seed)
-        dataset = input_fn(InputContext(self.config.train_batch_size)).take(self._count)
-        return [{name: value.numpy() for name, value in batch.items()} for batch in dataset]
+        return input_fn(InputContext(self.config.train_batch_size)).take(self._count)
+
+    def batches(self) -> list[Batch]:
+        """The same as numpy arrays."""
+        return [{name: value.numpy() for name, value in batch.items()} for batch in self.dataset()]
 
     def runner(self) -> ModelRunner:
         return ModelRunner(self.config, [self.task], self.preprocessor, self.start, "", self.config.seed)
 
 
-def cycle(batches: list[Batch]) -> Iterator[dict[str, tf.Tensor]]:
-    tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in batches]
-    while True:
-        yield from tensors
-
-
 def our_steps(setting: Setting) -> Callable[[int], Any]:
-    batches = setting.batches()
-    estimator, source = setting.runner().estimator, cycle(batches)
+    dataset = setting.dataset().cache()
+    estimator, source, count = setting.runner().estimator, iter(dataset.repeat()), len(list(dataset))
 
     def repeat(times: int) -> None:
-        for _ in range(times * len(batches)):
+        for _ in range(times * count):
             sums = estimator.train_steps(source, 1)
         sums["steps"].numpy()
 

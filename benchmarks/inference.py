@@ -19,6 +19,7 @@ from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read
 from finetune.finetuning_model import FinetuningModel
 from finetune.preprocessing import padded_lengths
 from model import command
+from model.devices import device_kind
 from model.estimator import InputContext
 
 
@@ -39,14 +40,16 @@ def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
     return rows
 
 
-def our_predictions(setting: Setting, batches: list[Batch]) -> Callable[[int], Any]:
+def our_predictions(setting: Setting, batches: list[Batch], one_by_one: bool) -> Callable[[int], Any]:
     estimator = setting.runner().estimator
     estimator.restore_or_initialize()
-    cast(FinetuningModel, estimator.model).encoder.freeze()  # as finetune.prediction does
+    if device_kind(use_tpu=False) == "CPU":  # as finetune.prediction does
+        cast(FinetuningModel, estimator.model).encoder.freeze()
     tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in batches]
+    calls: list[Any] = [[each] for each in tensors] if one_by_one else [tensors]
 
     def repeat(times: int) -> int:
-        return sum(1 for _ in range(times) for _ in estimator.predict(lambda context: tensors))  # type: ignore[arg-type, return-value, misc]
+        return sum(1 for _ in range(times) for call in calls for _ in estimator.predict(lambda context, call=call: call))  # type: ignore[misc]
 
     return repeat
 
@@ -67,8 +70,10 @@ def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
     setting = Setting(spec)
     batches = test_batches(setting, spec["batches"])
     if spec["one_by_one"]:
-        batches = single_rows(batches, padded_lengths(setting.config.max_seq_length, halfway=True))
-    return our_predictions(setting, batches) if spec["kind"] == "ours" else torch_predictions(setting, batches, spec["is_compiled"])
+        batches = single_rows(batches, padded_lengths(setting.config.max_seq_length))
+    if spec["kind"] == "ours":
+        return our_predictions(setting, batches, spec["one_by_one"])
+    return torch_predictions(setting, batches, spec["is_compiled"])
 
 
 def main() -> None:

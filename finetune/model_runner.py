@@ -41,15 +41,20 @@ class TrialProgress(ProgressHook):
 
 
 class ShapeByShapeEstimator(Estimator):
-    """An Estimator for batches of different lengths: the host fetches each, and the step is traced once for each length."""
+    """An Estimator for batches of different lengths, each fetched by the host.
+
+    The step is traced once for all of them; what XLA compiles of it is compiled for each length.
+    """
 
     @functools.cached_property
     def train_steps(self) -> Callable[[Iterator, int], Sums]:
-        step = tf.function(self._train_step, autograph=False)
+        traced: list[Callable[[Any], Sums]] = []
 
-        def train_steps(batches: Iterator, count: int) -> Sums:
+        def train_steps(batches: Any, count: int) -> Sums:
             assert count == 1, "iterations_per_loop is 1 where lengths differ"
-            return step(next(batches))
+            if not traced:
+                traced.append(tf.function(self._train_step, input_signature=[batches.element_spec], autograph=False))
+            return traced[0](next(batches))
 
         return train_steps
 

@@ -5,6 +5,8 @@ What it trains is any object that follows the `Model` protocol below. A run is a
 the batch of step s and all noise in it depend on (seed, s) alone, so a run that was killed and resumed ends in the same bits.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
 import enum
 import functools
@@ -20,12 +22,14 @@ from absl import logging
 
 from model import checkpoint
 from model.command import DataError, UserError
+from model.layers import sizes_of
 from model.optimization import AdamWeightDecayOptimizer
 
 Features = Mapping[str, tf.Tensor]
 Sums = dict[str, tf.Tensor]
 _OWN_METRICS: tuple[str, ...] = ("learning_rate", "gradient_norm", "loss_scale")
 _FIRST_LOSS_SCALE, _GOOD_STEPS_TO_DOUBLE = 2.0**15, 2000
+_PREDICTIONS_AT_ONCE = 2
 _STOP = "stop"  # among the sums of a step: how many replicas belong to workers that were told to stop
 
 
@@ -313,7 +317,7 @@ class Estimator:
         parts = self.config.gradient_accumulation_steps
         if parts == 1:
             return self._part_gradients(features, denominators, step, scale)
-        split = {name: tf.reshape(value, [parts, -1, *value.shape[1:]]) for name, value in features.items()}
+        split = {name: tf.reshape(value, [parts, -1, *sizes_of(value)[1:]]) for name, value in features.items()}
         totals = self._part_gradients({name: value[0] for name, value in split.items()}, denominators, step, scale)
 
         def add_part(index: tf.Tensor, totals: Any) -> tuple[tf.Tensor, Any]:
@@ -434,14 +438,33 @@ class Estimator:
         """Yields the model's outputs for each example, in order."""
         self.restore_or_initialize()
         context = InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)
-        for features in self.iterate(input_fn, context) if self._on_tpu else input_fn(context):
-            outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), self._predict_step(features))
-            for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
-                yield {name: value[row] for name, value in outputs.items()}
+        if self._on_tpu:
+            for features in self.iterate(input_fn, context):
+                yield from self._rows_of(self._predict_step(features))
+            return
+        # Several batches at once: operations on few rows, one after the other, leave cores idle.
+        with concurrent.futures.ThreadPoolExecutor(_PREDICTIONS_AT_ONCE) as pool:
+            waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+            for features in input_fn(context):
+                waiting.append(pool.submit(self._predict_step, features))
+                if len(waiting) > _PREDICTIONS_AT_ONCE:
+                    yield from self._rows_of(waiting.popleft().result())
+            while waiting:
+                yield from self._rows_of(waiting.popleft().result())
+
+    @staticmethod
+    def _rows_of(step: Any) -> Iterator[dict[str, np.ndarray]]:
+        """The outputs of one step for each real example in it, in their order."""
+        outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), step)
+        for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
+            yield {name: value[row] for name, value in outputs.items()}
 
     @functools.cached_property
     def _predict_step(self) -> Callable[[Features], Any]:
-        """On one device, and by each of several workers, for all examples; only TPUs share the work: their hosts are no match for them."""
+        """On one device, and by each of several workers, for all examples; only TPUs share the work: their hosts are no match for them.
+
+        There shapes are known beforehand; else the second length that is met makes a trace for all lengths.
+        """
 
         def replica(features: Features) -> Any:
             return self.model.predict(features), features["position"], features["is_real"]
@@ -450,7 +473,7 @@ class Estimator:
             results = self.strategy.run(replica, args=(features,))
             return tf.nest.map_structure(lambda value: tf.concat(self.strategy.experimental_local_results(value), 0), results)
 
-        return tf.function(step if self._on_tpu else replica, autograph=False)
+        return tf.function(step if self._on_tpu else replica, autograph=False, reduce_retracing=not self._on_tpu)
 
 
 class LossScaling(tf.Module):

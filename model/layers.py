@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from model.random import RandomState, random_bits16
+from model.random import RandomState, Size, random_bits16
 
 LAYER_NORM_EPSILON = 1e-12  # as in google-research/electra
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -29,11 +29,15 @@ _is_plain = _is_tflite = False
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: `function` is compiled by XLA, or inside `plain_operations` simply called."""
-    compiled = tf.function(function, jit_compile=True, autograph=False)
+    # Two, as TensorFlow would take a trace for any shape for one that is known too, and what comes after would not know its shape.
+    for_known_shapes, for_any_shape = (tf.function(function, jit_compile=True, autograph=False) for _ in range(2))
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        return function(*arguments) if _is_plain else compiled(*arguments)
+        if _is_plain:
+            return function(*arguments)
+        is_known = all(each.shape.is_fully_defined() for each in tf.nest.flatten(arguments) if tf.is_tensor(each))
+        return (for_known_shapes if is_known else for_any_shape)(*arguments)
 
     return call
 
@@ -101,8 +105,14 @@ class Dense(tf.Module):
         """x [..., inputs] -> x kernel [..., outputs] in the compute type, for a fused function that adds the bias itself."""
         return matmul(x, self.kernel if self._frozen_kernel is None else self._frozen_kernel, self.dtype)
 
+    def gelu(self, x: tf.Tensor) -> tf.Tensor:
+        """x [..., inputs] -> GELU(x kernel + bias) [..., outputs] in the compute type."""
+        if self._frozen_kernel is None:
+            return bias_gelu(self.matmul(x), tf.convert_to_tensor(self.bias))
+        return matmul_gelu(tf.cast(x, self.dtype), self._frozen_kernel, tf.cast(self.bias, self.dtype))
+
     def freeze(self) -> None:
-        """Keeps the kernel in the compute type: for a model whose weights will not change any more, before it is traced."""
+        """Keeps the kernel in the compute type: for a model on a CPU whose weights will not change any more, before it is traced."""
         self._frozen_kernel = tf.cast(self.kernel, self.dtype)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -127,19 +137,23 @@ def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, transpose_kernel: b
     """x [..., M] times kernel [M, N] (or the transpose of [N, M]) -> [..., N] in `dtype`, as one two-dimensional product."""
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     product = tf.matmul(flat, tf.cast(kernel, dtype), transpose_b=transpose_kernel)
-    return tf.reshape(product, [-1, *(size_of(x, axis) for axis in range(1, x.shape.rank - 1)), product.shape[1]])
+    return tf.reshape(product, [-1, *sizes_of(x)[1:-1], product.shape[1]])
 
 
-def size_of(x: tf.Tensor, axis: int) -> int | tf.Tensor:
+def size_of(x: tf.Tensor, axis: int) -> Size:
     """The size of one axis: a number where it is known, else a scalar tensor."""
     size = x.shape[axis]
     return tf.shape(x)[axis] if size is None else size
 
 
+def sizes_of(x: tf.Tensor) -> list[Size]:
+    return [size_of(x, axis) for axis in range(x.shape.rank)]
+
+
 # --- dropout -----------------------------------------------------------------------------------------------------------------
 
 
-def dropout_bits(random: RandomState | None, site: str, rate: float, shape: tuple[int, ...]) -> Bits:
+def dropout_bits(random: RandomState | None, site: str, rate: float, shape: Sequence[Size]) -> Bits:
     """uint16 noise [B, ...] for one dropout, or None where nothing is dropped (evaluation, or rate 0)."""
     return None if random is None or rate == 0.0 else random_bits16(random, site, shape)
 
@@ -155,7 +169,7 @@ def apply_dropout(x: tf.Tensor, bits: Bits, rate: float) -> tf.Tensor:
 
 def dropout(x: tf.Tensor, rate: float, random: RandomState | None, site: str) -> tf.Tensor:
     """Plain dropout of float32 x [B, ...]; the noise is 16 bits wide, so the rate is rounded to a multiple of 2^-16."""
-    return apply_dropout(x, dropout_bits(random, site, rate, (tf.shape(x)[0], *x.shape[1:])), rate)
+    return apply_dropout(x, dropout_bits(random, site, rate, sizes_of(x)), rate)
 
 
 # --- fused element-wise functions, each with its gradient ---------------------------------------------------------------------
@@ -184,6 +198,16 @@ def _bias_gelu_gradient(x: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> t
     z = tf.cast(x, tf.float32) + bias
     density = tf.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
     return tf.cast(tf.cast(upstream, tf.float32) * (_gaussian_cdf(z) + z * density), x.dtype)
+
+
+def matmul_gelu(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """GELU(x kernel + bias): x [..., M], kernel [M, N] and bias [N] of one type, in which [..., N] comes back. For prediction on CPUs.
+
+    There TensorFlow makes one operation of oneDNN's of just these, which computes in float32 inside. Their gradient would be slow.
+    """
+    z = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
+    activated = 0.5 * z * (1.0 + tf.math.erf(z * tf.constant(math.sqrt(0.5), z.dtype)))
+    return tf.reshape(activated, [*sizes_of(x)[:-1], kernel.shape[1]])
 
 
 def _gaussian_cdf(z: tf.Tensor) -> tf.Tensor:

@@ -22,13 +22,13 @@ from model.layers import (
     LayerNorm,
     attention_probabilities,
     bias_add,
-    bias_gelu,
     create_variable,
     dropout,
     dropout_bits,
     glorot_uniform,
     residual_layer_norm,
     size_of,
+    sizes_of,
     truncated_normal,
 )
 from model.random import RandomState
@@ -219,12 +219,12 @@ class TransformerLayer(tf.Module):
 
     def __call__(self, x: Activations, adder: tf.Tensor, random: RandomState | None, site: str) -> Activations:
         """x [B, L, D], adder float32 [B, 1, 1 or L, L] -> [B, L, D]."""
-        rate, shape = self.config.hidden_dropout_prob, (tf.shape(x.exact)[0], *x.exact.shape[1:])
+        rate, shape = self.config.hidden_dropout_prob, sizes_of(x.exact)
         context = self.attend(x.rounded, adder, random, site)  # [B, L, D]
         projected = self.attention_output.matmul(context)
         bits = dropout_bits(random, f"{site}/attention/output", rate, shape)
         x = residual_layer_norm(projected, self.attention_output.bias, x.exact, self.attention_norm, bits, rate)
-        expanded = bias_gelu(self.intermediate.matmul(x.rounded), tf.convert_to_tensor(self.intermediate.bias))  # [B, L, intermediate]
+        expanded = self.intermediate.gelu(x.rounded)  # [B, L, intermediate]
         bits = dropout_bits(random, f"{site}/output", rate, shape)
         return residual_layer_norm(self.output.matmul(expanded), self.output.bias, x.exact, self.output_norm, bits, rate)
 
@@ -291,7 +291,7 @@ class BertModel(tf.Module):
         return self.embeddings.word_embeddings
 
     def freeze(self) -> None:
-        """Makes passes cheaper in a model whose weights will not change any more; call it before the first pass is traced."""
+        """Makes passes cheaper in a model on a CPU whose weights will not change any more; call it before the first pass is traced."""
         for part in (self.projection, *self.layers):
             if part is not None:
                 part.freeze()
@@ -339,7 +339,7 @@ def attention_adder(input_mask: tf.Tensor, ltr: bool = False, rtl: bool = False)
     # Indexing with None would do the same, but TFLite has no operation for it.
     mask = tf.expand_dims(tf.expand_dims(tf.cast(input_mask, tf.float32), 1), 1)  # [B, 1, 1, L]
     if ltr or rtl:
-        length = input_mask.shape[1]
+        length = size_of(input_mask, 1)
         triangle = tf.linalg.band_part(tf.ones([length, length]), -1 if ltr else 0, 0 if ltr else -1)
         mask *= triangle[None, None]
     return (1.0 - mask) * MASK_ADDER

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from configure_pretraining import PretrainingConfig
-from model.layers import sample
+from model.layers import sample, sizes_of
 from model.random import RandomState, gumbel, uniform
 from pretrain.pretrain_data import Inputs, SpecialTokens, get_updated_inputs
 
@@ -77,7 +77,7 @@ def mask(config: PretrainingConfig, inputs: Inputs, special: SpecialTokens, rand
     used = tf.cast(weights, tf.int32)
     positions = _draw_positions(config, candidates, random) * used
     ids = gather_positions(inputs.input_ids, positions) * used
-    shown_as_mask = tf.cast(uniform(random, "mask/keep", _shape_of(positions)) >= KEEP_PROBABILITY, tf.int32)
+    shown_as_mask = tf.cast(uniform(random, "mask/keep", sizes_of(positions)) >= KEEP_PROBABILITY, tf.int32)
     masked_ids, _ = scatter_update(inputs.input_ids, tf.fill(tf.shape(positions), special.mask), positions * shown_as_mask)
     return get_updated_inputs(inputs, input_ids=masked_ids, masked_lm_positions=positions, masked_lm_ids=ids, masked_lm_weights=weights)
 
@@ -107,7 +107,7 @@ def sample_from_softmax(logits: tf.Tensor, random: RandomState, disallow: tf.Ten
     """
     if disallow is not None:
         logits = tf.cast(logits, tf.float32) - 1000.0 * tf.one_hot(disallow, logits.shape[-1])
-    slots = _shape_of(logits)[:2]
+    slots = sizes_of(logits)[:2]
     drawn = uniform(random, "generator/sample", slots)
     return tf.reshape(sample(tf.reshape(logits, [-1, logits.shape[-1]]), tf.reshape(drawn, [-1])), slots)
 
@@ -133,8 +133,3 @@ def get_fake_data(config: PretrainingConfig, inputs: Inputs, mlm_logits: tf.Tens
     changed = tf.cast(updated_ids != inputs.input_ids, tf.int32)
     labels = written if config.electric_objective else written * changed
     return FakeData(get_updated_inputs(inputs, input_ids=updated_ids), labels, sampled_ids)
-
-
-def _shape_of(tensor: tf.Tensor) -> list:
-    """[B, ...]: a tensor for the batch, static sizes for the rest."""
-    return [tf.shape(tensor)[0], *tensor.shape[1:]]

@@ -161,10 +161,10 @@ def spec(home, tiny):  # noqa: F811
 def test_fine_tuning_gives_both_sides_the_same_batches(library, spec):
     setting = finetuning.Setting(spec)
     batches = setting.batches()
-    assert len(batches) == 2 and batches[0]["input_ids"].shape == (16, 16)
+    assert len(batches) == 2 and batches[0]["input_ids"].shape == (16, 8)
     ids, mask, segments, labels = finetuning.to_torch(batches[0], ("input_ids", "input_mask", "segment_ids", "nsmc_label_ids"), pads=False)
     longest = int(batches[0]["input_mask"].sum(1).max())
-    assert ids.shape == mask.shape == segments.shape == (16, longest) and longest < 16
+    assert ids.shape == mask.shape == segments.shape == (16, longest) and longest < 8
     np.testing.assert_array_equal(ids.numpy(), batches[0]["input_ids"][:, :longest])
     np.testing.assert_array_equal(labels.numpy(), batches[0]["nsmc_label_ids"])
     finetuning.make_rival({**spec, "kind": "ours"})(1)

@@ -3,12 +3,14 @@ import pytest
 import tensorflow as tf
 
 from finetune import model_runner, preprocessing
+from finetune.finetuning_model import FinetuningModel
 from finetune.model_runner import ModelRunner, create_optimizer
 from finetune.preprocessing import Preprocessor
 from finetune.starting_point import find_starting_point
 from finetune.task_builder import get_tasks
 from model import checkpoint
 from model.command import UserError
+from model.estimator import InputContext
 from model.layers import variable_name
 from model.modeling import BertConfig, BertModel
 
@@ -76,6 +78,24 @@ def test_pretrained_weights_are_taken(build, tmp_path):
     loaded, random = ({variable_name(variable): variable.numpy() for variable in model.trainable_variables}[name] for model in models)
     np.testing.assert_array_equal(loaded, checkpoint.read(prefix, [name])[name])
     assert not np.array_equal(random, loaded)
+
+
+def test_batches_of_every_length_share_one_trace(build, tmp_path, monkeypatch):
+    traced = []
+    for name in ("loss", "predict"):
+        plain = getattr(FinetuningModel, name)
+
+        def noted(self, features, *arguments, name=name, plain=plain):
+            traced.append((name, features["input_ids"].shape[1]))
+            return plain(self, features, *arguments)
+
+        monkeypatch.setattr(FinetuningModel, name, noted)
+    runner = build(tmp_path / "trial", num_train_epochs=1.0)
+    lengths = {batch["input_ids"].shape[1] for batch in runner._train_input_fn(InputContext(runner._config.train_batch_size))}
+    runner.train()
+    runner.evaluate("train")
+    assert len(lengths) > 1 and [length for name, length in traced if name == "loss"] == [None]
+    assert [length for name, length in traced if name == "predict"][1:] == [None]
 
 
 @pytest.mark.slow

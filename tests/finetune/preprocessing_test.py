@@ -92,12 +92,11 @@ def test_prediction_has_every_example_once_and_marks_the_fillers():
     np.testing.assert_array_equal(is_real, [[1, 1], [1, 1], [1, 0]])
 
 
-def test_padded_lengths_double_up_to_the_longest():
-    assert padded_lengths(128) == [16, 32, 64, 128]
-    assert padded_lengths(100) == [16, 32, 64, 100]
-    assert padded_lengths(10) == [10]
-    assert padded_lengths(100, halfway=True) == [16, 24, 32, 48, 64, 96, 100]
-    assert padded_lengths(16, halfway=True) == [16]
+def test_padded_lengths_lie_an_eighth_apart():
+    assert padded_lengths(100) == [*range(4, 64, 4), *range(64, 100, 8), 100]
+    assert padded_lengths(256) == [*range(4, 64, 4), *range(64, 128, 8), *range(128, 256, 16), 256]
+    assert padded_lengths(10) == [4, 8, 10]
+    assert padded_lengths(3) == [3]
 
 
 @pytest.fixture
@@ -119,17 +118,17 @@ def test_batches_hold_the_texts_of_the_file(preprocessor, home):
     input_fn, steps = made.prepare_predict(made._tasks, "test")
     first, second = batches(input_fn)
     assert steps == 2
-    np.testing.assert_array_equal(first["input_ids"][:, :6], [[2, 13, 5, 3, 0, 0], [2, 1, 3, 0, 0, 0]])
-    np.testing.assert_array_equal(first["input_mask"][:, :6], [[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(first["input_ids"], [[2, 13, 5, 3], [2, 1, 3, 0]])
+    np.testing.assert_array_equal(first["input_mask"], [[1, 1, 1, 1], [1, 1, 1, 0]])
     np.testing.assert_array_equal(second["input_ids"][:, :3], [[2, 3, 0], [2, 3, 0]])
     np.testing.assert_array_equal(second["is_real"], [1, 0])
-    assert first["input_ids"].shape == first["segment_ids"].shape == (2, 16), "cut to what the batch needs"
+    assert first["input_ids"].shape == first["segment_ids"].shape == (2, 4), "cut to what the batch needs"
     np.testing.assert_array_equal(first["nsmc_label_ids"], [1, 0])
     np.testing.assert_array_equal(first["nsmc_eid"], [2, 4])
     np.testing.assert_array_equal(first["position"], [0, 1])
     static = batches(input_fn, static_shapes=True)
     assert {batch["input_ids"].shape for batch in static} == {(2, 32)}
-    np.testing.assert_array_equal(static[0]["input_ids"][:, :16], first["input_ids"])
+    np.testing.assert_array_equal(static[0]["input_ids"][:, :4], first["input_ids"])
 
 
 def test_training_goes_on_at_any_step(preprocessor):

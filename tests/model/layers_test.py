@@ -77,6 +77,18 @@ def test_bias_gelu(dtype, tolerance):
     assert_same(layers.bias_gelu, plain, [x, bias], upstream, tolerance)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, TIGHT), (tf.bfloat16, LOOSE)])
+def test_gelu_of_frozen_weights(dtype, tolerance):
+    """In a traced function, where one operation is made of the product and all that follows."""
+    dense, (x,) = layers.Dense("dense", 24, 16, layers.truncated_normal(0.3), 0, dtype), random_values((4, 6, 24))
+    dense.bias.assign(random_values((16,))[0])
+    exact = tf.nn.gelu(tf.cast(dense.matmul(x), tf.float64) + tf.cast(dense.bias, tf.float64), approximate=False)
+    dense.freeze()
+    value = tf.function(dense.gelu, input_signature=[tf.TensorSpec([None, None, 24])])(x)
+    assert value.dtype == dtype
+    np.testing.assert_allclose(tf.cast(value, tf.float64), exact, **tolerance)
+
+
 def test_layer_norm():
     x, gamma, beta, upstream = random_values((4, 6, 16), (16,), (16,), (4, 6, 16))
     assert_same(layers.layer_norm, plain_layer_norm, [x * 3.0 + 5.0, gamma, beta], upstream, TIGHT)
