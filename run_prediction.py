@@ -5,10 +5,11 @@ echo "정말 재미있다" | python run_prediction.py --model=DIR
 """
 
 from finetune.prediction_files import PredictionConfig, predict_file
-from model import command, hparams
+from model import command, devices, hparams
 
 
 def main() -> None:
+    devices.give_batches_a_core_each()
     predict_file(PredictionConfig.create(hparams.collect(PredictionConfig, None)))
 
 

@@ -19,7 +19,7 @@ from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read
 from finetune.finetuning_model import FinetuningModel
 from finetune.preprocessing import padded_lengths
 from model import command
-from model.devices import device_kind
+from model.devices import device_kind, give_batches_a_core_each
 from model.estimator import InputContext
 
 
@@ -78,7 +78,10 @@ def make_rival(spec: dict[str, Any]) -> Callable[[int], Any]:
 
 def main() -> None:
     if flags.FLAGS.rival:
-        contest.answer(make_rival(json.loads(flags.FLAGS.rival)))
+        spec = json.loads(flags.FLAGS.rival)
+        if spec["kind"] == "ours":
+            give_batches_a_core_each()  # as run_prediction.py does
+        contest.answer(make_rival(spec))
         return
     specs, output_dir = read_flags()
     batches = test_batches(Setting(next(iter(specs.values()))), flags.FLAGS.batches)

@@ -81,6 +81,18 @@ def device_kind(use_tpu: bool) -> str:
     return "TPU" if use_tpu else "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
+def give_batches_a_core_each() -> None:
+    """Makes an operation use one core, so that others can take other batches (Estimator.predict): for prediction on a CPU, where batches
+    have few rows. To be called before TensorFlow computes anything."""
+    if device_kind(use_tpu=False) == "CPU":
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def batches_at_once() -> int:
+    """How many predictions keep all cores busy: operations on few rows, one after the other, do not."""
+    return (os.cpu_count() or 1) if tf.config.threading.get_intra_op_parallelism_threads() == 1 else 2
+
+
 def compute_dtype(mixed_precision: bool, precision: str | None, kind: str) -> tf.DType:
     """The type of matrix products. `precision` forces one; else mixed precision means bfloat16 where the device computes in it.
 

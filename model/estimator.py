@@ -22,6 +22,7 @@ from absl import logging
 
 from model import checkpoint
 from model.command import DataError, UserError
+from model.devices import batches_at_once
 from model.layers import sizes_of
 from model.optimization import AdamWeightDecayOptimizer
 
@@ -29,7 +30,6 @@ Features = Mapping[str, tf.Tensor]
 Sums = dict[str, tf.Tensor]
 _OWN_METRICS: tuple[str, ...] = ("learning_rate", "gradient_norm", "loss_scale")
 _FIRST_LOSS_SCALE, _GOOD_STEPS_TO_DOUBLE = 2.0**15, 2000
-_PREDICTIONS_AT_ONCE = 2
 _STOP = "stop"  # among the sums of a step: how many replicas belong to workers that were told to stop
 
 
@@ -442,12 +442,12 @@ class Estimator:
             for features in self.iterate(input_fn, context):
                 yield from self._rows_of(self._predict_step(features))
             return
-        # Several batches at once: operations on few rows, one after the other, leave cores idle.
-        with concurrent.futures.ThreadPoolExecutor(_PREDICTIONS_AT_ONCE) as pool:
+        at_once = batches_at_once()
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             waiting: collections.deque[concurrent.futures.Future] = collections.deque()
             for features in input_fn(context):
                 waiting.append(pool.submit(self._predict_step, features))
-                if len(waiting) > _PREDICTIONS_AT_ONCE:
+                if len(waiting) > at_once:
                     yield from self._rows_of(waiting.popleft().result())
             while waiting:
                 yield from self._rows_of(waiting.popleft().result())
