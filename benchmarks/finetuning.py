@@ -126,6 +126,12 @@ def make_table(rows: list[dict[str, Any]], examples: int, what: str) -> str:
     return contest.table([head, *lines])
 
 
+def describe_lengths(batches: list[Batch]) -> str:
+    longest = [int(batch["input_mask"].sum(1).max()) for batch in batches]
+    padded = [batch["input_mask"].shape[1] for batch in batches]
+    return f"batches of {np.mean(longest):.1f} pieces in the mean, ours padded to {np.mean(padded):.1f}"
+
+
 def read_flags() -> tuple[dict[str, dict[str, Any]], str]:
     """(spec of every rival that was asked for, output_dir)."""
     settings = hparams.collect(FinetuningConfig, flags.FLAGS.hparams, skip=_SCRIPT_FLAGS)
@@ -146,6 +152,7 @@ def main() -> None:
     rows = contest.race(__file__, specs, flags.FLAGS.rounds, times=1, warm_up=1)
     setting = Setting(next(iter(specs.values())))
     print(make_table(rows, flags.FLAGS.batches * setting.config.train_batch_size, "fine-tuning"))
+    print(describe_lengths(setting.batches()))
     write(output_dir, "finetuning", specs, training=rows)
 
 

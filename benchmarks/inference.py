@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl import flags
 
 from benchmarks import contest
-from benchmarks.finetuning import Batch, Setting, define_flags, make_table, read_flags, to_torch, torch_classifier, write
+from benchmarks.finetuning import Batch, Setting, define_flags, describe_lengths, make_table, read_flags, to_torch, torch_classifier, write
 from finetune.finetuning_model import FinetuningModel
 from finetune.preprocessing import padded_lengths
 from model import command
@@ -93,6 +93,7 @@ def main() -> None:
         print(f"{make_table(results[what], texts, what)}\n")
         for row in results[what]:
             row["milliseconds"] = 1000 * row["seconds"] / texts
+    print(describe_lengths(batches))
     write(output_dir, "inference", specs, **results)
 
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import enum
 import functools
+import itertools
 import os
 import signal
 import threading
@@ -442,10 +443,15 @@ class Estimator:
             for features in self.iterate(input_fn, context):
                 yield from self._rows_of(self._predict_step(features))
             return
+        batches = iter(input_fn(context))
+        begin = list(itertools.islice(batches, 2))
+        if len(begin) == 1:  # no need of threads, which cost a single text a good part of its time
+            yield from self._rows_of(self._predict_step(begin[0]))
+            return
         at_once = batches_at_once()
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-            for features in input_fn(context):
+            for features in itertools.chain(begin, batches):
                 waiting.append(pool.submit(self._predict_step, features))
                 if len(waiting) > at_once:
                     yield from self._rows_of(waiting.popleft().result())
