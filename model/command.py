@@ -100,7 +100,8 @@ def open_atomically(path: str) -> Iterator[IO[bytes]]:
         _remove_leftovers(path)
         with _create_locked(temporary) as file:
             yield file
-        os.replace(temporary, path)
+            file.flush()
+            os.replace(temporary, path)  # while it is locked
     except OSError as error:
         raise DataError(f"cannot write {path!r}: {error.strerror}") from error
     finally:
@@ -109,8 +110,8 @@ def open_atomically(path: str) -> Iterator[IO[bytes]]:
 
 
 def _remove_leftovers(path: str) -> None:
-    for leftover in glob.glob(f"{glob.escape(path)}.tmp-*"):
-        with contextlib.suppress(OSError), open(leftover, "ab") as file:  # another's that is being written is locked
+    for leftover in glob.glob(f"{glob.escape(path)}.tmp-{'[0-9a-f]' * 8}"):
+        with contextlib.suppress(OSError), open(leftover, "rb") as file:  # another's that is being written is locked
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(leftover)
 

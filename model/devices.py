@@ -11,6 +11,7 @@ from model.command import UserError
 
 # What an operation that all workers take part in ends with when one of them is gone, or is back before the others have noticed.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
+_MOST_BATCHES = 8  # of a prediction at once, for the sake of memory
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -82,15 +83,24 @@ def device_kind(use_tpu: bool) -> str:
 
 
 def give_batches_a_core_each() -> None:
-    """Makes an operation use one core, so that others can take other batches (Estimator.predict): for prediction on a CPU, where batches
-    have few rows. To be called before TensorFlow computes anything."""
+    """For prediction on a CPU, where batches have few rows: an operation uses one core, and others take other batches (Estimator.predict).
+
+    With more cores than _MOST_BATCHES an operation uses several. To be called before TensorFlow computes anything.
+    """
     if device_kind(use_tpu=False) == "CPU":
-        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_intra_op_parallelism_threads(-(-_cores() // _MOST_BATCHES))
 
 
 def batches_at_once() -> int:
-    """How many predictions keep all cores busy: operations on few rows, one after the other, do not."""
-    return (os.cpu_count() or 1) if tf.config.threading.get_intra_op_parallelism_threads() == 1 else 2
+    """How many batches of a prediction keep all cores of a CPU busy: operations on few rows, one after the other, do not. Elsewhere 1."""
+    if device_kind(use_tpu=False) != "CPU":
+        return 1
+    threads = tf.config.threading.get_intra_op_parallelism_threads()  # of one operation; 0: as many as there are cores
+    return min(2 if threads == 0 else max(1, _cores() // threads), _cores(), _MOST_BATCHES)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compute_dtype(mixed_precision: bool, precision: str | None, kind: str) -> tf.DType:

@@ -21,9 +21,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from model import checkpoint
+from model import checkpoint, devices
 from model.command import DataError, UserError
-from model.devices import batches_at_once
 from model.layers import sizes_of
 from model.optimization import AdamWeightDecayOptimizer
 
@@ -439,31 +438,30 @@ class Estimator:
         """Yields the model's outputs for each example, in order."""
         self.restore_or_initialize()
         context = InputContext(self.config.eval_batch_size, 0, self.config.jit_compile)
-        if self._on_tpu:
-            for features in self.iterate(input_fn, context):
-                yield from self._rows_of(self._predict_step(features))
+        batches = self.iterate(input_fn, context) if self._on_tpu else iter(input_fn(context))
+        for step in self._predictions(batches):
+            outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), step)
+            for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
+                yield {name: value[row] for name, value in outputs.items()}
+
+    def _predictions(self, batches: Iterator[Features]) -> Iterator[Any]:
+        """What `_predict_step` makes of each batch, in their order; on a CPU of several at once."""
+        at_once, begin = 1 if self._on_tpu else devices.batches_at_once(), list(itertools.islice(batches, 2))
+        if at_once == 1 or len(begin) == 1:  # threads would cost a single text a good part of its time
+            yield from map(self._predict_step, itertools.chain(begin, batches))
             return
-        batches = iter(input_fn(context))
-        begin = list(itertools.islice(batches, 2))
-        if len(begin) == 1:  # no need of threads, which cost a single text a good part of its time
-            yield from self._rows_of(self._predict_step(begin[0]))
-            return
-        at_once = batches_at_once()
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-            for features in itertools.chain(begin, batches):
-                waiting.append(pool.submit(self._predict_step, features))
-                if len(waiting) > at_once:
-                    yield from self._rows_of(waiting.popleft().result())
-            while waiting:
-                yield from self._rows_of(waiting.popleft().result())
-
-    @staticmethod
-    def _rows_of(step: Any) -> Iterator[dict[str, np.ndarray]]:
-        """The outputs of one step for each real example in it, in their order."""
-        outputs, positions, is_real = tf.nest.map_structure(lambda value: value.numpy(), step)
-        for row in sorted(np.flatnonzero(is_real), key=lambda row: positions[row]):
-            yield {name: value[row] for name, value in outputs.items()}
+            try:
+                for features in itertools.chain(begin, batches):
+                    waiting.append(pool.submit(self._predict_step, features))
+                    if len(waiting) > at_once:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:  # after an error, or where no more is asked for
+                    future.cancel()
 
     @functools.cached_property
     def _predict_step(self) -> Callable[[Features], Any]:

@@ -137,7 +137,7 @@ def matmul(x: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, transpose_kernel: b
     """x [..., M] times kernel [M, N] (or the transpose of [N, M]) -> [..., N] in `dtype`, as one two-dimensional product."""
     flat = tf.reshape(tf.cast(x, dtype), [-1, x.shape[-1]])
     product = tf.matmul(flat, tf.cast(kernel, dtype), transpose_b=transpose_kernel)
-    return tf.reshape(product, [-1, *sizes_of(x)[1:-1], product.shape[1]])
+    return tf.reshape(product, [-1, *(size_of(x, axis) for axis in range(1, x.shape.rank - 1)), product.shape[1]])
 
 
 def size_of(x: tf.Tensor, axis: int) -> Size:
@@ -203,7 +203,8 @@ def _bias_gelu_gradient(x: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> t
 def matmul_gelu(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """GELU(x kernel + bias): x [..., M], kernel [M, N] and bias [N] of one type, in which [..., N] comes back. For prediction on CPUs.
 
-    There TensorFlow makes one operation of oneDNN's of just these, which computes in float32 inside. Their gradient would be slow.
+    There TensorFlow makes one operation of oneDNN's of just these in float32 and bfloat16, which computes in float32 inside. Their gradient
+    would be slow.
     """
     z = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
     activated = 0.5 * z * (1.0 + tf.math.erf(z * tf.constant(math.sqrt(0.5), z.dtype)))

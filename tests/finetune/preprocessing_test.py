@@ -97,6 +97,7 @@ def test_padded_lengths_lie_an_eighth_apart():
     assert padded_lengths(256) == [*range(4, 64, 4), *range(64, 128, 8), *range(128, 256, 16), 256]
     assert padded_lengths(10) == [4, 8, 10]
     assert padded_lengths(3) == [3]
+    assert padded_lengths(300, step=16) == [*range(16, 256, 16), 256, 288, 300]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """model/command.py: exit codes, one-line errors, files that appear whole or not at all."""
 
+import concurrent.futures
 import errno
 import fcntl
 import json
@@ -127,11 +128,22 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     path = tmp_path / "[file]"
     (tmp_path / "[file].tmp-0123abcd").write_text("half")
     (tmp_path / "f.tmp-0123abcd").write_text("of another file")
+    (tmp_path / "[file].tmp-backup").write_text("the user's")
     with command.open_atomically(str(path)) as file:
         file.write(b"first")
         command.write_atomically(str(path), "second")
-        assert len(os.listdir(tmp_path)) == 3 and path.read_text() == "second"
-    assert sorted(os.listdir(tmp_path)) == ["[file]", "f.tmp-0123abcd"] and path.read_text() == "first"
+        assert len(os.listdir(tmp_path)) == 4 and path.read_text() == "second"
+    assert sorted(os.listdir(tmp_path)) == ["[file]", "[file].tmp-backup", "f.tmp-0123abcd"] and path.read_text() == "first"
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    def write(text: str) -> None:
+        for _ in range(500):
+            command.write_atomically(str(tmp_path / "file"), text * 1000)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, "abc"))
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() in ("a" * 1000, "b" * 1000, "c" * 1000)
 
 
 @pytest.mark.parametrize("step", ["write", "rename"])

@@ -68,6 +68,21 @@ def test_xla_compiles_whole_steps_everywhere_but_on_cpus():
     assert [devices.jit_by_default(kind) for kind in ("CPU", "GPU", "TPU")] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    "kind, cores, threads, expected",
+    [("CPU", 2, 0, 2), ("CPU", 1, 0, 1), ("CPU", 2, 1, 2), ("CPU", 8, 1, 8), ("CPU", 20, 3, 6), ("CPU", 4, 4, 1), ("GPU", 16, 1, 1)],
+)
+def test_as_many_batches_at_once_as_keep_the_cores_busy(monkeypatch, kind, cores, threads, expected):
+    set_threads = []
+    monkeypatch.setattr(devices, "device_kind", lambda use_tpu: kind)
+    monkeypatch.setattr(devices, "_cores", lambda: cores)
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", set_threads.append)
+    assert devices.batches_at_once() == expected
+    devices.give_batches_a_core_each()
+    assert set_threads == ([] if kind == "GPU" else [3 if cores == 20 else 1])
+
+
 def test_one_device_needs_no_strategy_of_its_own(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     for gpus in ([], [tf.config.LogicalDevice("/device:GPU:0", "GPU")]):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.scaling import free_addresses
-from model import checkpoint
+from model import checkpoint, devices
 from model.command import DataError, UserError
 from model.estimator import Estimator, Hook, ModeKeys, RunConfig, Stopped, check_divides
 from model.hooks import HISTORY, HistoryHook, SummaryHook, read_history
@@ -536,6 +536,30 @@ def test_predictions_come_in_order_without_the_rows_that_fill_up(tmp_path, tiny)
     expected = np.concatenate([batch["y"] for batch in tiny.toy_inputs(examples=6)(tiny.InputContext(4)).as_numpy_iterator()])[:6]
     np.testing.assert_allclose([prediction["y"] for prediction in predictions], expected, rtol=1e-5)
     assert all(isinstance(value, (np.ndarray, np.generic)) for value in predictions[0].values())
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_predictions_that_end_early_or_fail(tmp_path, tiny, monkeypatch, at_once):
+    monkeypatch.setattr(devices, "batches_at_once", lambda: at_once)
+    estimator, batches = tiny.toy_estimator(tmp_path), 0
+
+    def step(features):
+        nonlocal batches
+        batches += 1
+        if batches == 3:
+            raise ValueError("third batch")
+        return {"position": features["position"]}, features["position"], features["is_real"]
+
+    estimator._predict_step = step
+    predictions = estimator.predict(tiny.toy_inputs(examples=40))
+    assert [next(predictions)["position"] for _ in range(8)] == list(range(8))
+    with pytest.raises(ValueError, match="third batch"):
+        next(predictions)
+    batches = 3
+    predictions = estimator.predict(tiny.toy_inputs(examples=40))
+    assert next(predictions)["position"] == 0
+    predictions.close()
+    assert batches < 3 + 10, "nothing is computed that nobody asks for"
 
 
 def test_chosen_weights_can_be_loaded_without_the_optimizers(tmp_path, tiny):

@@ -1,6 +1,7 @@
 """model/layers.py: every fused function against the plain composition it stands for, in value and gradient."""
 
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -87,6 +88,17 @@ def test_gelu_of_frozen_weights(dtype, tolerance):
     value = tf.function(dense.gelu, input_signature=[tf.TensorSpec([None, None, 24])])(x)
     assert value.dtype == dtype
     np.testing.assert_allclose(tf.cast(value, tf.float64), exact, **tolerance)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN makes it one operation on x86 only")
+def test_gelu_of_frozen_weights_is_one_operation_with_the_product():
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x, kernel, bias = (tf.compat.v1.placeholder(tf.float32, shape) for shape in ([None, None, 8], [8, 16], [16]))
+        values = {x: np.ones((2, 3, 8)), kernel: np.ones((8, 16)), bias: np.ones(16)}
+        options, metadata = tf.compat.v1.RunOptions(output_partition_graphs=True), tf.compat.v1.RunMetadata()
+        session.run(layers.matmul_gelu(x, kernel, bias), values, options, metadata)
+    nodes = [node for graph in metadata.partition_graphs for node in graph.node if "fused_ops" in node.attr]
+    assert [list(node.attr["fused_ops"].list.s) for node in nodes] == [[b"BiasAdd", b"GeluExact"]]
 
 
 def test_layer_norm():
