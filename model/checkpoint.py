@@ -7,12 +7,14 @@ last, then the state file is replaced; older ones are removed only after that.
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf import text_format
 
+from model import checkpoint_index
 from model.command import DataError, UserError, reason_of, write_atomically
 from model.layers import variable_name
 
@@ -102,15 +104,21 @@ def resolve(path: str, flag: str = "init_checkpoint") -> str:
 def read_shapes(prefix: str) -> dict[str, list[int]]:
     """Name -> shape of everything in a checkpoint; DataError if its index cannot be read."""
     try:
-        return dict(tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
+        return dict(_open(prefix).get_variable_to_shape_map())
     except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
+
+
+def _open(prefix: str) -> Any:
+    with tf.io.gfile.GFile(prefix + _INDEX, "rb") as file:
+        checkpoint_index.check(file.read())
+    return tf.compat.v1.train.NewCheckpointReader(prefix)
 
 
 def read(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The values of `names`; DataError if the files are damaged."""
     try:
-        reader = tf.compat.v1.train.NewCheckpointReader(prefix)
+        reader = _open(prefix)
         return {name: reader.get_tensor(name) for name in names}
     except _UNREADABLE as error:
         raise DataError(f"checkpoint {prefix} cannot be read: {error}") from error
