@@ -1,8 +1,12 @@
 """model/checkpoint_index.py: indexes with right check sums and wrong content, on some of which TensorFlow would end this process."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from model import checkpoint
@@ -37,10 +41,10 @@ def table(entries: list[tuple[bytes, bytes]], restart: int = 0, kind: bytes = b"
     return data + (handles[1] + handles[2]).ljust(40, b"\0") + MAGIC
 
 
-def write(folder, *sizes: int, dtype: int = FLOAT, unknown_rank: bool = False, **options) -> str:
-    """A checkpoint of one variable "v" of this shape and type; its data are six numbers."""
+def write(folder, *sizes: int, dtype: int = FLOAT, unknown_rank: bool = False, fields: dict | None = None, **options) -> str:
+    """A checkpoint of one variable "v" of this shape and type; its data are six numbers. `fields`: what its entry says besides."""
     values = np.arange(6, dtype=np.float32).tobytes()
-    entry = BundleEntryProto(dtype=dtype, size=len(values), crc32c=int(masked_crcs([values])[0]))
+    entry = BundleEntryProto(**{"dtype": dtype, "size": len(values), "crc32c": int(masked_crcs([values])[0])} | (fields or {}))
     entry.shape.unknown_rank = unknown_rank
     for size in sizes:
         entry.shape.dim.add(size=size)
@@ -82,6 +86,24 @@ def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, sizes, options, wor
         checkpoint.read_shapes(prefix)
     with pytest.raises(DataError, match=words):
         checkpoint.read(prefix, ["v"])
+
+
+SMALL, ANY = st.integers(-1, 6), st.integers(-(2**63), 2**63 - 1)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(SMALL | ANY, max_size=4),
+    dtype=st.just(FLOAT) | st.integers(0, 140),
+    fields=st.fixed_dictionaries({}, optional={"size": SMALL | ANY, "offset": SMALL | ANY, "shard_id": SMALL}),
+    extents=st.lists(st.tuples(SMALL | ANY, SMALL | ANY), max_size=3),
+)
+def test_whatever_an_entry_says_it_is_read_or_refused(tmp_path, sizes, dtype, fields, extents):
+    if extents:
+        fields |= {"slices": [{"extent": [{"start": start, "length": length} for start, length in extents]}]}
+    prefix = write(tmp_path, *sizes, dtype=dtype, fields=fields)
+    with contextlib.suppress(DataError):
+        checkpoint.read(prefix, list(checkpoint.read_shapes(prefix)))
 
 
 @pytest.mark.parametrize("change", ["cut", "handle", "entry"])
