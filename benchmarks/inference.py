@@ -19,7 +19,7 @@ from benchmarks.finetuning import Batch, Setting, define_flags, describe_lengths
 from finetune.finetuning_model import FinetuningModel
 from finetune.preprocessing import padded_lengths
 from model import command
-from model.devices import device_kind, give_batches_a_core_each
+from model.devices import give_batches_a_core_each
 from model.estimator import InputContext
 
 
@@ -43,8 +43,7 @@ def single_rows(batches: list[Batch], lengths: list[int]) -> list[Batch]:
 def our_predictions(setting: Setting, batches: list[Batch], one_by_one: bool) -> Callable[[int], Any]:
     estimator = setting.runner().estimator
     estimator.restore_or_initialize()
-    if device_kind(use_tpu=False) == "CPU":  # as finetune.prediction does
-        cast(FinetuningModel, estimator.model).encoder.freeze()
+    cast(FinetuningModel, estimator.model).encoder.freeze()  # as finetune.prediction does
     tensors = [{name: tf.constant(value) for name, value in batch.items()} for batch in batches]
     calls: list[Any] = [[each] for each in tensors] if one_by_one else [tensors]
 

@@ -61,14 +61,12 @@ class Predictor:
         self.task, self.max_seq_length = choose_task(get_tasks(config), task_name), config.max_seq_length
         start = find_starting_point(config)
         self._preprocessor = Preprocessor(config, [self.task], start.tokenizer)
-        kind = devices.device_kind(use_tpu=False)
-        dtype = devices.compute_dtype(mixed_precision, precision, kind)
+        dtype = devices.compute_dtype(mixed_precision, precision, devices.device_kind(use_tpu=False))
 
         model = FinetuningModel(config, [self.task], start.bert_config, start.embedding_size, config.seed, dtype)
         self._estimator = Estimator(lambda: model, RunConfig(self.folder))
         self._estimator.load(self.folder)
-        if kind == "CPU":
-            model.encoder.freeze()
+        model.encoder.freeze()
         self._lock = threading.Lock()  # the tokenizer's memory and the analyser are for one thread at a time
 
     def predict(self, texts: Sequence[Texts]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from model.command import UserError
+from model.devices import device_kind
 from model.layers import (
     Activations,
     Dense,
@@ -291,7 +292,9 @@ class BertModel(tf.Module):
         return self.embeddings.word_embeddings
 
     def freeze(self) -> None:
-        """Makes passes cheaper in a model on a CPU whose weights will not change any more; call it before the first pass is traced."""
+        """Makes passes on a CPU cheaper where weights will not change any more, and elsewhere does nothing. Before the first pass is traced."""
+        if device_kind(use_tpu=False) != "CPU":
+            return
         for part in (self.projection, *self.layers):
             if part is not None:
                 part.freeze()
