@@ -292,7 +292,7 @@ class BertModel(tf.Module):
         return self.embeddings.word_embeddings
 
     def freeze(self) -> None:
-        """Makes passes on a CPU cheaper where weights will not change any more, and elsewhere does nothing. Before the first pass is traced."""
+        """Makes passes on a CPU cheaper where weights will not change any more: before the first is traced. Elsewhere it does nothing."""
         if device_kind(use_tpu=False) != "CPU":
             return
         for part in (self.projection, *self.layers):
